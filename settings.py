@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from domain.errors import Rejected
 
 
 class Settings(BaseSettings):
@@ -75,3 +77,11 @@ class Settings(BaseSettings):
 def explain(error: ValidationError) -> str:
     """One line that names each bad field and the reason: for settings, policies and events alike."""
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors(include_url=False))
+
+
+def load(**overrides: object) -> Settings:
+    """The settings of this process; `Rejected` in one line for a bad one."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except (ValidationError, SettingsError) as error:
+        raise Rejected(explain(error) if isinstance(error, ValidationError) else str(error), cause="bad_setting") from error

@@ -45,16 +45,17 @@ class Grade(StrEnum):
 
 
 class EventData(BaseModel):
-    """The `data` of an event; unknown fields are refused at this edge."""
+    """The `data` of an event. The edge validates with `extra="forbid"`; histories decode tolerantly, so that a field that
+    is new today does not break a workflow of yesterday."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     type_name: ClassVar[str]
 
 
 class Buyer(BaseModel):
     """Whom to tell, and in which language. `buyer_id` is the platform's pseudonym, never a name or a number to call."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     buyer_id: Ref
     name: Text = ""
     email: Annotated[str, StringConstraints(max_length=254)] = ""
@@ -65,7 +66,7 @@ class Buyer(BaseModel):
 class OrderLine(BaseModel):
     """`amount` is what was paid for all `quantity` units after discounts; `unit_cost` is what one unit is worth in stock."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     line_id: Ref
     sku: Ref
     title: Text = ""
@@ -77,7 +78,7 @@ class OrderLine(BaseModel):
 class Tender(BaseModel):
     """One payment of the order, known to `provider` under `payment_ref`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     tender_id: Ref
     kind: Literal["card", "wallet", "voucher"]
     provider: Slug
@@ -140,7 +141,7 @@ class OfCase(EventData):
 class RequestedLine(BaseModel):
     """Units of one order line. `amount` is what the buyer asks for them; without it, what was paid for them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     line_id: Ref | None = None
     sku: Ref | None = None
     quantity: Quantity
@@ -190,7 +191,7 @@ class ParcelReturning(OfCase):
 
 
 class ReceivedLine(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
     line_id: Ref
     quantity: Quantity
     grade: Grade

@@ -1,0 +1,124 @@
+"""The one way in which an activity touches the outside, and the one place where our errors become Temporal's.
+
+    intent committed as *unknown*  →  call with the key  →  outcome committed
+
+Whoever finds the intent *unknown* died in the middle of it, or had no answer: then only what may be repeated is called
+again, and for the rest the other side is asked what it did.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import ParamSpec, TypeVar
+
+from temporalio.exceptions import ApplicationError
+
+from db import effects
+from db.effects import Intent
+from db.models import EffectRow
+from db.session import Database
+from domain.effects import EffectState, Outcome
+from domain.errors import AftersalesError, DependencyDown, OutcomeUnknown, RateLimited, Rejected
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Ask = Callable[[], Awaitable[Outcome]]
+
+
+def verb(activity: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Lets our errors out of an activity as `ApplicationError(type=code)`: what saying it again cannot help is not
+    retried, and a wish to come later is honoured."""
+
+    @functools.wraps(activity)
+    async def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await activity(*args, **kwargs)
+        except AftersalesError as error:
+            raise ApplicationError(
+                str(error),
+                error.cause if isinstance(error, Rejected) else "",
+                type=error.code,
+                non_retryable=not isinstance(error, DependencyDown | OutcomeUnknown),
+                next_retry_delay=timedelta(seconds=error.retry_after) if isinstance(error, RateLimited) else None,
+            ) from error
+
+    return told
+
+
+class EffectLog:
+    """Performs effects once per key. Repeatable effects are those that the other side recognises by their key."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def perform(self, intent: Intent, call: Ask) -> EffectRow:
+        """A repeatable effect: called until it succeeded. One that was declined is asked again when somebody comes back to
+        it: its decline was an answer, not an effect. Raises `DependencyDown` or `OutcomeUnknown` to be tried later."""
+        row, _ = await self._begin(intent, again=True)
+        if row.state is not EffectState.unknown:
+            return row
+        try:
+            outcome = await call()
+        except DependencyDown:
+            await self._surely_undone(intent.key)
+            raise
+        return await self._conclude(intent.key, outcome)
+
+    async def perform_once(self, intent: Intent, call: Ask, look_up: Ask, *, again: bool = False) -> EffectRow:
+        """An effect that must not be called twice: if it may have been called before, it is looked up instead. Returns
+        it *unknown* when nobody can tell. `again` is a person's word that the same key may be sent once more, if the
+        lookup still shows nothing."""
+        row, first = await self._begin(intent, again=False)
+        if row.state is not EffectState.unknown:
+            return row
+        if not first:
+            outcome = await self.looked_up(look_up)
+            if outcome.cause != "not_found" or not again:
+                return await self._conclude(intent.key, outcome)
+            await self._begin(intent, again=True)
+        try:
+            outcome = await call()
+        except DependencyDown:
+            await self._surely_undone(intent.key)
+            raise
+        except OutcomeUnknown as error:
+            outcome = Outcome(state=EffectState.unknown, cause="no_answer", detail=error.message)
+        return await self._conclude(intent.key, outcome)
+
+    async def look_up(self, key: str, look_up: Ask) -> EffectRow:
+        """Ask the other side about an effect that we wait for, and record what it says."""
+        return await self._conclude(key, await self.looked_up(look_up))
+
+    async def looked_up(self, look_up: Ask) -> Outcome:
+        """What the other side says; a lookup that fails tells nothing."""
+        try:
+            return await look_up()
+        except AftersalesError as error:
+            return Outcome(state=EffectState.unknown, cause="lookup_failed", detail=str(error))
+
+    async def _begin(self, intent: Intent, *, again: bool) -> tuple[EffectRow, bool]:
+        """(row, whether nobody can have called yet); the commit before the call."""
+        async with self._db.write() as session:
+            row = await effects.plan(session, intent, _now())
+            first = row.state is EffectState.planned
+            if first or (again and row.state in (EffectState.unknown, EffectState.declined)):
+                effects.begin(row, _now())
+        return row, first
+
+    async def _surely_undone(self, key: str) -> None:
+        async with self._db.write() as session:
+            row = await session.get_one(EffectRow, key, with_for_update=True)
+            if row.state is EffectState.unknown:
+                row.state = EffectState.planned
+
+    async def _conclude(self, key: str, outcome: Outcome) -> EffectRow:
+        async with self._db.write() as session:
+            row = await effects.conclude(session, key, outcome, _now())
+            assert row is not None
+            if outcome.state is EffectState.unknown and row.state is EffectState.unknown and row.cause != "amount_differs":
+                row.cause, row.detail = outcome.cause, outcome.detail
+        return row
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

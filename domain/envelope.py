@@ -1,0 +1,96 @@
+"""The CloudEvents 1.0 envelope around an event, and all that can be said against it before it touches anything."""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.v1.event import CloudEvent
+from dateutil.parser import isoparse
+from pydantic import BaseModel, ValidationError
+
+from domain.errors import Rejected
+from domain.events import EVENT_TYPES, EventData
+
+LATEST_DEADLINE = timedelta(days=400)
+"""A deadline later than this is a mistake in the sender's clock or units."""
+CLOCK_SKEW = timedelta(days=1)
+"""What has happened cannot lie further in the future than clocks differ."""
+
+
+class Event(NamedTuple):
+    """A valid event. `sha` stands for type and data, so that a repeat can be told from another event under its id."""
+
+    source: str
+    id: str
+    type: str
+    data: EventData
+    sha: str
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON from bytes; `Rejected` for anything else, invalid UTF-8 and NaN among it."""
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise Rejected(f"not UTF-8 at byte {error.start}", field="body", cause="not_utf8") from error
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"not JSON: {error}", field="body", cause="not_json") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def parse_event(raw: Any, now: datetime) -> Event:
+    """A decoded JSON object as an event. Raises `Rejected` with the field and the reason."""
+    if not isinstance(raw, dict):
+        raise Rejected("an event is a JSON object", field="body", cause="not_an_object")
+    envelope = _envelope(raw)
+    model = EVENT_TYPES.get(envelope.get_type())
+    if model is None:
+        raise Rejected(f"{envelope.get_type()!r} is not a type we take", field="type", cause="unknown_type")
+    try:
+        data = model.model_validate_json(json.dumps(raw.get("data")), extra="forbid")
+    except ValidationError as error:
+        raise _first(error) from error
+    _check_times(data, now)
+    canonical = json.dumps([envelope.get_type(), raw["data"]], sort_keys=True, separators=(",", ":"))
+    sha = hashlib.sha256(canonical.encode()).hexdigest()
+    return Event(envelope.get_source(), envelope.get_id(), envelope.get_type(), data, sha)
+
+
+def _envelope(raw: dict[str, Any]) -> CloudEvent:
+    for name in ("specversion", "id", "source", "type"):  # the SDK would make up an id of its own
+        if not isinstance(raw.get(name), str) or not raw[name] or len(raw[name]) > 200:
+            raise Rejected("is required: a text of 1 to 200 characters", field=name, cause="bad_envelope")
+    attributes = {name: value for name, value in raw.items() if name not in ("data", "data_base64")}
+    if attributes["specversion"] != "1.0":
+        raise Rejected(f"{attributes['specversion']!r} is not 1.0", field="specversion", cause="bad_envelope")
+    try:
+        if "time" in attributes:
+            attributes["time"] = isoparse(attributes["time"])
+        return CloudEvent(attributes, raw.get("data"))
+    except CloudEventValidationError as error:
+        name, problems = next(iter(error.errors.items()))
+        raise Rejected(str(problems[0]), field=name, cause="bad_envelope") from error
+    except (ValueError, TypeError) as error:
+        raise Rejected(f"not an RFC 3339 time: {attributes['time']!r}", field="time", cause="bad_envelope") from error
+
+
+def _first(error: ValidationError) -> Rejected:
+    """The first complaint names its field; the others are counted."""
+    first, *others = error.errors(include_url=False, include_input=False)
+    field = ".".join(["data", *map(str, first["loc"])])
+    more = f" (and {len(others)} more)" if others else ""
+    return Rejected(first["msg"].removeprefix("Value error, ") + more, field=field, cause="bad_data")
+
+
+def _check_times(data: BaseModel, now: datetime) -> None:
+    for name, value in data:
+        if isinstance(value, datetime):
+            latest = now + (LATEST_DEADLINE if name == "deadline" else CLOCK_SKEW)
+            if value > latest:
+                reason = f"{value.isoformat()} lies too far in the future"
+                raise Rejected(reason, field=f"data.{name}", cause="far_future")

@@ -1,0 +1,258 @@
+"""Events in, workflows started and told: the only place that starts, signals or updates a case.
+
+An event is validated, committed to the inbox, and answered. What it means for our own records is done in that same commit
+(`db.intake`); what a workflow has to hear is said after it, and what a crash leaves between the two the sweeper says again.
+Every path may run twice: the inbox is unique by (source, id), a case by its id, a fact by the event that told it.
+
+    python starter.py FILE     takes the events of a JSON-lines file, as `aftersales ingest FILE` does
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from db import inbox, intake
+from db.intake import Routed
+from db.models import InboxRow, InboxState
+from db.session import Database
+from domain.cases import CaseRequest, CaseView, Model, workflow_id
+from domain.envelope import Event, parse_event, parse_json
+from domain.errors import AftersalesError, Conflict, DependencyDown, NotFound, Rejected
+from domain.policy import Policies
+from domain.resolution import Judgement, Resolution
+from engine import attributes
+
+log = structlog.get_logger()
+
+_PATIENCE = timedelta(seconds=15)
+"""How long a person's word waits for a worker to take it."""
+
+
+class AnswerStatus(StrEnum):
+    accepted = "accepted"
+    duplicate = "duplicate"
+    waiting = "waiting"
+    rejected = "rejected"
+
+
+class Answer(Model):
+    """What became of one event. `field` and `reason` tell what is wrong, or what it waits for."""
+
+    status: AnswerStatus
+    source: str = ""
+    id: str = ""
+    type: str = ""
+    case_id: str | None = None
+    field: str | None = None
+    reason: str = ""
+    conflict: bool = False
+
+
+class Starter:
+    """`client` may be None where nothing can be told yet (the sweeper does it later)."""
+
+    def __init__(
+        self, db: Database, policies: Policies, client: Client | None, *, task_queue: str, order_wait: timedelta
+    ) -> None:
+        self._db, self._policies, self._client = db, policies, client
+        self._task_queue, self._order_wait = task_queue, order_wait
+        self._swept = 0
+
+    # Events --------------------------------------------------------------------------------------------------------
+
+    async def take_text(self, text: str | bytes) -> Answer:
+        """One event as JSON text."""
+        body = text.encode() if isinstance(text, str) else text
+        try:
+            raw = parse_json(body)
+        except Rejected as error:
+            return await self._refuse({}, body.decode("utf-8", "replace"), error)
+        return await self.take(raw)
+
+    async def take(self, raw: Any) -> Answer:
+        """One event as decoded JSON. Never raises for what the event says; raises `DependencyDown` if it could not be
+        stored."""
+        body, now = json.dumps(raw, ensure_ascii=False), _now()
+        try:
+            event = parse_event(raw, now)
+            row, routed = await self._accept(event, body, now)
+        except (Rejected, Conflict) as error:
+            return await self._refuse(raw, body, error)
+        if routed is None:
+            return self._answer(event, AnswerStatus.duplicate, row.case_id, row.reason)
+        await self._follow_up(row.id, event, routed)
+        if routed.duplicate:
+            return self._answer(event, AnswerStatus.duplicate, routed.case_id, routed.reason)
+        status = AnswerStatus.waiting if routed.state in (InboxState.waiting, InboxState.orphan) else AnswerStatus.accepted
+        return self._answer(event, status, routed.case_id, routed.reason)
+
+    async def sweep(self, *, older_than: timedelta = timedelta(seconds=2)) -> int:
+        """Finish what a crash, or an absent order or server, left undone; how many events moved on."""
+        async with self._db.read() as session:
+            ids = await inbox.unfinished(session, _now() - older_than, after=self._swept)
+        self._swept = ids[-1] if ids else 0
+        return sum([await self._again(id_) for id_ in ids])
+
+    async def _accept(self, event: Event, body: str, now: datetime) -> tuple[InboxRow, Routed | None]:
+        """The commit that accepts an event. No `Routed` for one that was accepted before."""
+        async with self._db.write() as session:
+            row, new = await inbox.add(session, event, body, now)
+            if not new and row.sha != event.sha:
+                raise Conflict(f"event {event.id} of {event.source} was told before with another content", field="id")
+            if not new and row.state is not InboxState.accepted:
+                return row, None
+            return row, await intake.apply(session, event, row, self._policies, now)
+
+    async def _again(self, row_id: int) -> bool:
+        """Route a stored event once more; whether it got further."""
+        now = _now()
+        async with self._db.write() as session:
+            row = await session.get_one(InboxRow, row_id, with_for_update=True)
+            was = row.state
+            if was in (InboxState.processed, InboxState.rejected):
+                return False
+            event = parse_event(json.loads(row.body), row.received_at)
+            try:
+                routed = await intake.apply(session, event, row, self._policies, now)
+            except (Rejected, Conflict) as error:
+                row.state, row.reason, row.settled_at, row.event_id = InboxState.rejected, str(error), now, None
+                return True
+            if routed.state is InboxState.waiting and row.received_at < now - self._order_wait:
+                row.state, row.reason, row.settled_at = InboxState.orphan, f"{row.reason}; given up waiting", now
+        await self._follow_up(row_id, event, routed)
+        return routed.state is not was
+
+    async def _follow_up(self, row_id: int, event: Event, routed: Routed) -> None:
+        """Tell the workflow, then let go on what waited for this."""
+        if routed.state is InboxState.accepted and await self._tell(event, routed):
+            async with self._db.write() as session:
+                await inbox.processed(session, row_id, _now())
+        if routed.wakes:
+            async with self._db.read() as session:
+                ids = await inbox.waiting_for(session, routed.wakes)
+            for waiting in ids:
+                await self._again(waiting)
+
+    async def _tell(self, event: Event, routed: Routed) -> bool:
+        """Whether the workflow has heard it. What it has not heard stays in the inbox for the sweeper."""
+        if self._client is None:
+            return False
+        assert routed.case_id is not None
+        try:
+            if routed.start:
+                await self._start(routed.start)
+            else:
+                handle = self._client.get_workflow_handle(workflow_id(routed.case_id))
+                await handle.signal(event.type, args=[f"{event.source}#{event.id}", event.data])
+        except RPCError as error:
+            log.warning("case.not_told", case_id=routed.case_id, type=event.type, error=error.message)
+            return False
+        return True
+
+    async def _start(self, request: CaseRequest) -> None:
+        assert self._client is not None
+        pairs: list[SearchAttributePair[Any]] = [
+            SearchAttributePair(attributes.CASE_KIND, request.kind.value),
+            SearchAttributePair(attributes.CASE_STATUS, "open"),
+            SearchAttributePair(attributes.MERCHANT, request.merchant),
+            SearchAttributePair(attributes.CHANNEL, request.channel),
+        ]
+        if request.deadline:
+            pairs.append(SearchAttributePair(attributes.DEADLINE, request.deadline))
+        try:
+            await self._client.start_workflow(
+                request.kind.value,
+                request,
+                id=workflow_id(request.case_id),
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=TypedSearchAttributes(pairs),
+            )
+        except WorkflowAlreadyStartedError:
+            return  # by the process that crashed before it could say so
+        log.info("case.started", case_id=request.case_id, kind=request.kind.value)
+
+    async def _refuse(self, raw: Any, body: str, error: AftersalesError) -> Answer:
+        said = {name: str(raw.get(name, "")) if isinstance(raw, dict) else "" for name in ("source", "id", "type")}
+        async with self._db.write() as session:
+            await inbox.keep_rejected(session, said["source"], said["type"], body, str(error), _now())
+        return Answer(
+            status=AnswerStatus.rejected,
+            field=error.field,
+            reason=error.message,
+            conflict=isinstance(error, Conflict),
+            **{name: text[:200] for name, text in said.items()},
+        )
+
+    @staticmethod
+    def _answer(event: Event, status: AnswerStatus, case_id: str | None, reason: str) -> Answer:
+        field, _, rest = reason.partition(": ") if reason.startswith("data.") else ("", "", reason)
+        return Answer(
+            status=status,
+            source=event.source,
+            id=event.id,
+            type=event.type,
+            case_id=case_id,
+            field=field or None,
+            reason=rest,
+        )
+
+    # People --------------------------------------------------------------------------------------------------------
+
+    async def decide(self, case_id: str, judgement: Judgement) -> CaseView:
+        """A person's decision on a case in review. Raises `Conflict` with the state it is in."""
+        return await self._update(case_id, "decide", judgement)
+
+    async def resolve(self, case_id: str, resolution: Resolution) -> CaseView:
+        """A person's way out of attention. Raises `Conflict` if the case does not need it (any more)."""
+        return await self._update(case_id, "resolve", resolution)
+
+    async def view(self, case_id: str) -> CaseView:
+        """What the workflow itself says: its answer while it runs, its result when it has ended. Raises `NotFound` if
+        the server does not (or no longer) know it."""
+        handle = self._connected().get_workflow_handle(workflow_id(case_id), result_type=CaseView)
+        try:
+            if (await handle.describe()).close_time:
+                view: CaseView = await handle.result()
+            else:
+                view = await handle.query("view", result_type=CaseView, rpc_timeout=_PATIENCE)
+            return view
+        except RPCError as error:
+            raise _named(error, case_id) from error
+
+    async def _update(self, case_id: str, name: str, what: Judgement | Resolution) -> CaseView:
+        handle = self._connected().get_workflow_handle(workflow_id(case_id))
+        try:
+            view: CaseView = await handle.execute_update(name, what, result_type=CaseView, rpc_timeout=_PATIENCE)
+            return view
+        except WorkflowUpdateFailedError as error:
+            cause = error.cause
+            raise Conflict(cause.message if isinstance(cause, ApplicationError) else str(cause)) from error
+        except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+            raise DependencyDown("no worker took it in time: is one running? (aftersales up, or python worker.py)") from error
+        except RPCError as error:
+            raise _named(error, case_id) from error
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise DependencyDown("no Temporal server")
+        return self._client
+
+
+def _named(error: RPCError, case_id: str) -> AftersalesError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return NotFound(f"case {case_id} has no running workflow")
+    if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
+        return DependencyDown("no worker answered in time: is one running? (aftersales up, or python worker.py)")
+    return DependencyDown(f"the Temporal server says: {error.message}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
