@@ -8,12 +8,14 @@ Every path may run twice: the inbox is unique by (source, id), a case by its id,
 """
 
 import json
+import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import structlog
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -23,13 +25,17 @@ from db.intake import Routed
 from db.models import InboxRow, InboxState
 from db.session import Database
 from domain.cases import CaseRequest, CaseView, Model, workflow_id
+from domain.effects import Outcome
 from domain.envelope import Event, parse_event, parse_json
 from domain.errors import AftersalesError, Conflict, DependencyDown, NotFound, Rejected
 from domain.policy import Policies
 from domain.resolution import Judgement, Resolution
 from engine import attributes
+from workflows.look_up import LookUp
 
 log = structlog.get_logger()
+
+_KEYS_AT_ONCE = 500
 
 _PATIENCE = timedelta(seconds=15)
 """How long a person's word waits for a worker to take it."""
@@ -226,6 +232,24 @@ class Starter:
             return view
         except RPCError as error:
             raise _named(error, case_id) from error
+
+    async def ask_providers(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """What the payment providers say of these refund keys now; asked by a worker, nothing is recorded."""
+        found: dict[str, Outcome] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = list(keys[start : start + _KEYS_AT_ONCE])
+            try:
+                standings = await self._connected().execute_workflow(
+                    LookUp.run,
+                    some,
+                    id=f"look_up/{uuid.uuid4()}",
+                    task_queue=self._task_queue,
+                    execution_timeout=timedelta(minutes=5),
+                )
+            except (WorkflowFailureError, RPCError) as error:
+                raise DependencyDown(f"the providers could not be asked (is a worker running?): {error}") from error
+            found |= {standing.key: standing.outcome for standing in standings}
+        return found
 
     async def _update(self, case_id: str, name: str, what: Judgement | Resolution) -> CaseView:
         handle = self._connected().get_workflow_handle(workflow_id(case_id))

