@@ -73,6 +73,13 @@ class Settings(BaseSettings):
                 return "postgresql+psycopg://" + url.removeprefix(plain)
         return url
 
+    def policy_texts(self) -> dict[str, str]:
+        """The merchants' rules by file name, for `domain.policy_file.parse`; `Rejected` when the folder has none."""
+        files = sorted(self.policies.glob("*.yaml"))
+        if not files:
+            raise Rejected(f"no policies (*.yaml) in {self.policies}", field="AFTERSALES_POLICIES")
+        return {file.name: file.read_text(encoding="utf-8") for file in files}
+
 
 def explain(error: ValidationError) -> str:
     """One line that names each bad field and the reason: for settings, policies and events alike."""

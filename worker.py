@@ -116,14 +116,6 @@ def _messenger(settings: Settings, http: httpx.AsyncClient) -> Messenger:
     return WebhookMessenger(http, settings.message_webhook_url or f"{settings.sandbox_url}/messages", secret)
 
 
-def policies_of(settings: Settings) -> Policies:
-    """The merchants' rules from the policy folder; raises `Rejected` with file, line and field."""
-    files = sorted(settings.policies.glob("*.yaml"))
-    if not files:
-        raise Rejected(f"no policies (*.yaml) in {settings.policies}", field="AFTERSALES_POLICIES")
-    return parse({file.name: file.read_text(encoding="utf-8") for file in files})
-
-
 async def main(settings: Settings) -> None:
     """Run one worker until told to stop."""
     stop = asyncio.Event()
@@ -132,7 +124,7 @@ async def main(settings: Settings) -> None:
     db = Database(settings.records_url)
     try:
         client = await connect(settings, runtime=runtime(settings))
-        async with running(settings, client, db, policies_of(settings)):
+        async with running(settings, client, db, parse(settings.policy_texts())):
             await stop.wait()
     finally:
         await db.close()

@@ -79,7 +79,7 @@ def replay(
     cause: Annotated[str | None, typer.Option(help="All cases stuck for this cause (see `aftersales stuck`).")] = None,
     action: Annotated[Action | None, typer.Option(help="What to do.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays in the case's history. Needed unless --dry-run.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what has moved, what is owed, and what would happen.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what moved, what is owed, what would happen.")] = False,
     max_cases: Annotated[int, typer.Option(help="Refuse to act on more cases than this.")] = 50,
     voucher: Annotated[str, typer.Option(help="settle-by-hand: the voucher's number.")] = "",
     amount: Annotated[int | None, typer.Option(help="amend: refund this much in all, in minor units.")] = None,

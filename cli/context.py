@@ -10,13 +10,15 @@ import typer
 
 from db.session import Database
 from domain.errors import DependencyDown
+from domain.policy_file import parse
 from engine.client import connect
 from settings import Settings, load
 from starter import Starter
-from worker import policies_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
-CaseName = Annotated[str, typer.Argument(metavar="ID", help="A case id (merchant:channel:reference) or a case_no (AS-2026-000123).")]
+CaseName = Annotated[
+    str, typer.Argument(metavar="ID", help="A case id (merchant:channel:reference) or a case_no (AS-2026-000123)")
+]
 
 
 def settings(data_dir: Path | None = None) -> Settings:
@@ -44,4 +46,4 @@ async def desk(given: Settings | None = None) -> AsyncIterator[tuple[Database, S
     async with records(found) as db:
         client = await connect(found)
         wait = timedelta(seconds=found.order_wait_seconds)
-        yield db, Starter(db, policies_of(found), client, task_queue=found.task_queue, order_wait=wait)
+        yield db, Starter(db, parse(found.policy_texts()), client, task_queue=found.task_queue, order_wait=wait)

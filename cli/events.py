@@ -98,7 +98,9 @@ def _online_retail(files: list[Path]) -> Iterator[str]:
         yield json.dumps(event.as_cloudevent(), ensure_ascii=False)
 
 
-def schema(type_: Annotated[str | None, typer.Argument(metavar="TYPE", help="An event type; without it, all are listed.")] = None) -> None:
+def schema(
+    type_: Annotated[str | None, typer.Argument(metavar="TYPE", help="Without it, all types are listed.")] = None,
+) -> None:
     """The published JSON Schema of an event type.
 
     Example: aftersales schema order.paid

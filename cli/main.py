@@ -5,7 +5,7 @@ import sys
 import click
 import typer
 
-from cli import act, events, reads, run
+from cli import act, books, events, reads, run
 from cli.output import errors
 from domain.errors import AftersalesError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (run, events, reads, act):
+for part in (run, events, reads, act, books):
     part.add_to(app)
 
 

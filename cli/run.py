@@ -16,13 +16,13 @@ from cli.output import console
 from cli.stack import Ports, stack, sweeping
 from db.migrate import upgrade
 from db.session import Database
+from domain.policy_file import parse
 from engine.client import connect, runtime
 from engine.logs import configure
 from settings import Settings
 from starter import Starter
 from web.app import create_app
 from web.server import serving
-from worker import policies_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,13 +48,14 @@ def up(
 
 
 async def _up(found: Settings, ports: Ports) -> None:
+    metrics = f"http://127.0.0.1:{found.metrics_port}/metrics" if found.metrics_port else "off (AFTERSALES_METRICS_PORT)"
     async with _stoppable() as stop, stack(found, ports=ports) as running:
         for name, where in (
             ("events in", f"POST {running.intake_url}/events   (API: {running.intake_url}/docs)"),
             ("Temporal", running.server.address),
             ("Temporal UI", running.server.ui_url),
             ("sandbox", running.sandbox_url),
-            ("metrics", f"http://127.0.0.1:{found.metrics_port}/metrics" if found.metrics_port else "off (AFTERSALES_METRICS_PORT)"),
+            ("metrics", metrics),
             ("records", running.db.url.render_as_string()),
             ("data", str(found.data_dir.absolute())),
         ):
@@ -75,7 +76,7 @@ def serve() -> None:
 
 
 async def _serve(found: Settings) -> None:
-    policies = policies_of(found)
+    policies = parse(found.policy_texts())
     await asyncio.to_thread(upgrade, found.records_url)
     db = Database(found.records_url)
     async with _stoppable() as stop:

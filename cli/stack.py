@@ -21,6 +21,7 @@ import worker
 from db.migrate import upgrade
 from db.session import Database
 from domain.errors import AftersalesError
+from domain.policy_file import parse
 from engine.client import connect, runtime
 from engine.embedded import Server, embedded_server
 from sandbox.app import running as sandbox_running
@@ -75,7 +76,7 @@ async def stack(
             "message_webhook_secret": SecretStr(settings.message_webhook_secret.get_secret_value() or secret),
         }
     )
-    policies = worker.policies_of(settings)
+    policies = parse(settings.policy_texts())
     await asyncio.to_thread(upgrade, settings.records_url)
     db = Database(settings.records_url)
     async with embedded_server(settings.data_dir, port=ports.temporal, ui_port=ports.ui) as server:

@@ -1,6 +1,6 @@
 """The books in tables: posting entries, taking one back, and what an account holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -10,6 +10,9 @@ from db.models import EntryLineRow, EntryRow
 from db.session import insert
 from domain.errors import Invariant
 from domain.ledger import Account, Entry, Line, reversal
+
+_AT_ONCE = 500
+"""Entries read at a time; a query names them all by key."""
 
 
 async def post(session: AsyncSession, entries: Iterable[Entry]) -> None:
@@ -51,6 +54,31 @@ async def held(session: AsyncSession, account: Account, case_id: str) -> int:
         .where(EntryRow.case_id == case_id, EntryLineRow.account == account)
     )
     return int(await session.scalar(query) or 0)
+
+
+async def balances(session: AsyncSession, before: datetime) -> dict[tuple[Account, str], int]:
+    """What each account held before a moment, by currency, in minor units, debit positive."""
+    query = (
+        select(EntryLineRow.account, EntryRow.currency, func.sum(EntryLineRow.amount))
+        .join(EntryRow, EntryRow.key == EntryLineRow.entry_key)
+        .where(EntryRow.at < before)
+        .group_by(EntryLineRow.account, EntryRow.currency)
+        .order_by(EntryRow.currency, EntryLineRow.account)
+    )
+    return {(account, currency): int(amount) for account, currency, amount in await session.execute(query)}
+
+
+async def between(session: AsyncSession, since: datetime | None, until: datetime | None) -> AsyncIterator[Entry]:
+    """The entries of a period, both ends included, as they happened; read as they are needed: there may be more than fit into memory."""
+    query = select(EntryRow).order_by(EntryRow.at, EntryRow.number).execution_options(yield_per=_AT_ONCE)
+    if since is not None:
+        query = query.where(EntryRow.at >= since)
+    if until is not None:
+        query = query.where(EntryRow.at <= until)
+    async for rows in (await session.stream_scalars(query)).partitions():
+        for entry in await _whole(session, rows):
+            yield entry
+        session.expunge_all()
 
 
 async def _whole(session: AsyncSession, rows: Sequence[EntryRow]) -> Sequence[Entry]:

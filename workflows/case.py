@@ -56,6 +56,7 @@ class CaseProcess:
         self._notes: list[Note] = []
         self._noted = self._stored = 0
         self._published = CaseStatus.open
+        self._published_deadline = request.deadline
 
     # The verbs of a story ------------------------------------------------------------------------------------------
 
@@ -339,9 +340,10 @@ class CaseProcess:
     def _publish(self) -> None:
         """Keep the search attributes true where somebody would look for them."""
         status, view = self.view.status, self.view
-        if status is self._published or (status in _SOON and self._published in _SOON):
+        known = (self._published, self._published_deadline)
+        if (status, view.deadline) == known or (status in _SOON and self._published in _SOON):
             return
-        self._published = status
+        self._published, self._published_deadline = status, view.deadline
         workflow.upsert_search_attributes(
             [
                 attributes.CASE_STATUS.value_set(status),
