@@ -2,11 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -41,23 +39,18 @@ def journal(
         raise Rejected(f"{to:%Y-%m-%d} is before --from {from_:%Y-%m-%d}", field="--to")
     since = from_.replace(tzinfo=UTC) if from_ else None
     until = datetime.combine(to, time.max, UTC) if to else None
-    asyncio.run(_to_stdout(since, until) if out is None else _to_file(out, since, until))
+    if out is None:
+        asyncio.run(_write(sys.stdout, since, until))
+    else:
+        _to_file(out, since, until)
 
 
-async def _to_stdout(since: datetime | None, until: datetime | None) -> None:
-    async with aclosing(_lines(since, until)) as lines:
-        async for line in lines:
-            sys.stdout.write(line + "\n")
-
-
-async def _to_file(out: Path, since: datetime | None, until: datetime | None) -> None:
+def _to_file(out: Path, since: datetime | None, until: datetime | None) -> None:
     """The whole journal or none: a part of one may look whole to hledger."""
     draft = out.with_name(out.name + ".part")
     try:
         with draft.open("w", encoding="utf-8") as file:
-            async with aclosing(_lines(since, until)) as lines:
-                async for line in lines:
-                    file.write(line + "\n")
+            asyncio.run(_write(file, since, until))
         draft.replace(out)
     except OSError as error:
         raise Rejected(f"{out} cannot be written ({error.strerror})", field="--out") from error
@@ -65,8 +58,8 @@ async def _to_file(out: Path, since: datetime | None, until: datetime | None) ->
         draft.unlink(missing_ok=True)
 
 
-async def _lines(since: datetime | None, until: datetime | None) -> AsyncIterator[str]:
+async def _write(file: TextIO, since: datetime | None, until: datetime | None) -> None:
     async with records() as db, db.read() as session:
         opening = Opening(since.date(), await ledger.balances(session, since)) if since else None
         async for line in hledger_journal(ledger.between(session, since, until), opening):
-            yield line
+            file.write(line + "\n")

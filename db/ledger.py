@@ -69,7 +69,8 @@ async def balances(session: AsyncSession, before: datetime) -> dict[tuple[Accoun
 
 
 async def between(session: AsyncSession, since: datetime | None, until: datetime | None) -> AsyncIterator[Entry]:
-    """The entries of a period, both ends included, as they happened; read as they are needed: there may be more than fit into memory."""
+    """The entries of a period, both ends included, in the order in which they happened. Read as they are asked for: all of
+    them may not fit into memory."""
     query = select(EntryRow).order_by(EntryRow.at, EntryRow.number).execution_options(yield_per=_AT_ONCE)
     if since is not None:
         query = query.where(EntryRow.at >= since)

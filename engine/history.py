@@ -6,7 +6,6 @@ the outside and people said, how long was waited. Payloads and failures are open
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import singledispatchmethod
 from typing import Any
 
@@ -23,36 +22,11 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from domain import money
-from domain.cases import CaseRequest, CaseView, Model
+from domain.cases import CaseRequest, CaseView
 from domain.errors import DependencyDown, NotFound
 from domain.events import EVENT_TYPES
-from engine import history_words as words
-
-
-class StepState(StrEnum):
-    """`running` and `waiting` steps are not over yet."""
-
-    done = "done"
-    failed = "failed"
-    running = "running"
-    waiting = "waiting"
-
-
-class Step(Model):
-    """One thing that happened to a case. `step` is a code: an activity, a fact, a person's update, `wait`, `case.…` or
-    `worker.…`; `what` says it in words and `detail` what came of it. `error` is the last thing that went wrong, also where
-    a later attempt succeeded. `until` is the end of a wait, or when a running step is tried again."""
-
-    at: datetime
-    step: str
-    what: str
-    state: StepState = StepState.done
-    attempts: int = 1
-    duration_seconds: float | None = None
-    detail: str = ""
-    error: str = ""
-    actor: str = "system"
-    until: datetime | None = None
+from engine import steps as words
+from engine.steps import Step, StepState
 
 
 async def tell(client: Client, workflow_id: str) -> list[Step]:

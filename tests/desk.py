@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
+from sqlalchemy import select
 
 from cli.audit import audit
 from cli.stack import Stack, stack
 from db import cases, effects, ledger
-from db.models import Case, EffectRow
+from db.models import Case, EffectRow, InboxRow, InboxState
 from domain.cases import Action, CaseStatus
 from domain.effects import EffectKind
 from domain.ledger import Entry
@@ -76,6 +79,27 @@ def request_event(order_id: str, reference: str, *, kind: str = "refund", id_: s
         "requested_at": "2026-11-20T08:00:00Z",
     }
     return event("aftersale.requested", id_ or f"{reference}-requested", **(data | more))
+
+
+def counted(line_id: str = "1", **by_grade: int) -> list[dict[str, Any]]:
+    """Lines of a receipt: `counted(sellable=1, damaged=2)`."""
+    return [{"line_id": line_id, "quantity": quantity, "grade": grade} for grade, quantity in by_grade.items()]
+
+
+def receipt_event(receipt_id: str, lines: list[dict[str, Any]], *, id_: str | None = None, **more: Any) -> dict[str, Any]:
+    """What the warehouse counted; `more` names the RMA or the waybill."""
+    data = {"receipt_id": receipt_id, "warehouse": "hz-1", "lines": lines, "received_at": now().isoformat(), **more}
+    return event("warehouse.received", id_ or f"{receipt_id}-received", source="/wms", **data)
+
+
+def policies_with(folder: Path, **changes: Any) -> Path:
+    """A folder with the tests' policy, changed by `payment={"unknown_for": "1s"}` and the like."""
+    policy = yaml.safe_load((Path(__file__).parent / "policies" / "default.yaml").read_text("utf-8"))
+    for name, change in changes.items():
+        policy[name] = policy[name] | change if isinstance(change, dict) else change
+    folder.mkdir()
+    (folder / "changed.yaml").write_text(yaml.safe_dump(policy), "utf-8")
+    return folder
 
 
 def fact(type_: str, reference: str, *, id_: str | None = None, **more: Any) -> dict[str, Any]:
@@ -144,6 +168,19 @@ class Desk:
 
         return await self.until(there, within, lambda: f"{case} to be {' or '.join(wanted)}")
 
+    async def stuck(self, case: str, cause: str, within: float = 20) -> Case:
+        """Wait until the case needs a person, and expect it to say `cause`."""
+        found = await self.status(case, CaseStatus.attention, within=within)
+        assert found.attention is not None
+        assert found.attention.cause == cause, found.attention
+        return found
+
+    async def orphans(self) -> list[str]:
+        """Why each event in the orphan pool is there, oldest first."""
+        async with self.stack.db.read() as session:
+            query = select(InboxRow.reason).where(InboxRow.state == InboxState.orphan).order_by(InboxRow.id)
+            return list(await session.scalars(query))
+
     async def effects(self, case: str, kind: EffectKind | None = None) -> list[EffectRow]:
         async with self.stack.db.read() as session:
             return list(await effects.of_case(session, case, kind))
@@ -151,6 +188,13 @@ class Desk:
     async def entries(self, case: str) -> list[Entry]:
         async with self.stack.db.read() as session:
             return list(await ledger.of_case(session, case))
+
+    async def booked(self, case: str) -> dict[str, dict[str, int]]:
+        """The case's journal as {key: {account: amount}}, with `*` for the case id in the keys."""
+        return {
+            entry.key.replace(case, "*"): {line.account.value: line.amount for line in entry.lines}
+            for entry in await self.entries(case)
+        }
 
     async def refunds_of(self, payment_ref: str) -> list[dict[str, Any]]:
         """The provider's own books of one payment."""

@@ -90,20 +90,19 @@ class _Books:
         """Assert what moved since the last time."""
         if not self._moved:
             return []
-        asserted = [
-            f"    {account}  {currency} {decimal(0, currency)} = {currency} {decimal(self._balances[account, currency], currency)}"
-            for account, currency in sorted(self._moved)
-        ]
+        asserted = []
+        for account, currency in sorted(self._moved):
+            balance = decimal(self._balances[account, currency], currency)
+            asserted.append(f"    {account}  {currency} {decimal(0, currency)} = {currency} {balance}")
         self._moved.clear()
         return ["", f"{self.day} Balances at the end of the day", *asserted]
 
     def _declare(self, currencies: Iterable[str]) -> list[str]:
         new = sorted(set(currencies) - self._currencies)
         self._currencies.update(new)
-        # The mark is part of the notation: without one hledger would not know the digits of the minor unit.
-        return [
-            f"commodity {currency} {whole}{'' if '.' in whole else '.'}" for currency in new for whole in [decimal(0, currency)]
-        ]
+        samples = [(currency, decimal(0, currency)) for currency in new]
+        # The mark is part of the notation: by it hledger knows the digits of the minor unit.
+        return [f"commodity {currency} {zero if '.' in zero else zero + '.'}" for currency, zero in samples]
 
     def _move(self, amounts: Mapping[tuple[str, str], int]) -> list[str]:
         for key, amount in amounts.items():

@@ -1,21 +1,20 @@
 """Time and people (T…): deadlines that move, buyers who think again, people who decide, events told five times."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
+from temporalio.client import Client
 
-from db.inbox import InboxRow, InboxState
 from db.models import NoteRow
-from domain.cases import Action, CaseStatus, workflow_id
-from domain.effects import EffectKind, EffectState
-from domain.errors import Conflict
+from domain.cases import CaseStatus, workflow_id
+from domain.errors import Conflict, NotFound
 from domain.policy import Verdict
 from engine import attributes
 from engine.client import connect
@@ -28,70 +27,67 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEAR = [{"line_id": "1", "sku": "TEA-1", "quantity": 2, "amount": 200_000}]
 """Too much to be approved without a person."""
 ALARM_BEFORE = timedelta(seconds=1.5)
+_numbers = itertools.count(1)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
-    """One stack for the whole file, with a person's word needed when goods are short; every test has an order of its own."""
-    async with desk_with(tmp_path_factory.mktemp("time"), ("on_short: settle", "on_short: attention")) as running:
+    """One stack for the whole file, every test with an order of its own. Short goods need a person here; on the channel
+    `douyin` a review that nobody decides is approved."""
+    folder = tmp_path_factory.mktemp("time")
+    (folder / "policies").mkdir()
+    rules = (POLICIES / "default.yaml").read_text("utf-8").replace("on_short: settle", "on_short: attention")
+    approving = rules.replace("on_expiry: attention", "on_expiry: approve")
+    assert len({rules, approving}) == 2
+    (folder / "policies" / "default.yaml").write_text(rules, "utf-8")
+    (folder / "policies" / "douyin.yaml").write_text(f"channel: douyin\n{approving}", "utf-8")
+    async with desk_on(Settings(data_dir=folder / "data", policies=folder / "policies")) as running:
         yield running
 
 
-def desk_with(folder: Path, changed: tuple[str, str]) -> Any:
-    """A desk on the tests' policy with one rule changed."""
-    rules = (POLICIES / "default.yaml").read_text("utf-8")
-    assert changed[0] in rules
-    (folder / "policies").mkdir()
-    (folder / "policies" / "default.yaml").write_text(rules.replace(*changed), "utf-8")
-    return desk_on(Settings(data_dir=folder / "data", policies=folder / "policies"))
-
-
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A number of this test's own, for its order and references."""
-    return f"{abs(hash(request.node.name)) % 10**10}"
+def n() -> int:
+    """A number of this test's own, for its order `O…` and its case `R…`."""
+    return next(_numbers)
 
 
 # T1: the deadline moves -------------------------------------------------------------------------------------------------
 
 
-async def in_review(desk: Desk, name: str, deadline: datetime | None = None) -> str:
-    await desk.order(f"O{name}", lines=DEAR)
-    case = await desk.request(f"O{name}", f"R{name}", **({"deadline": deadline.isoformat()} if deadline else {}))
+async def in_review(desk: Desk, n: int, **more: str) -> str:
+    await desk.order(f"O{n}", lines=DEAR)
+    case = await desk.request(f"O{n}", f"R{n}", **more)
     await desk.status(case, CaseStatus.in_review)
     return case
 
 
-async def move_deadline(desk: Desk, name: str, deadline: datetime) -> None:
-    told = fact("aftersale.deadline_changed", f"R{name}", deadline=deadline.isoformat(), changed_at=now().isoformat())
+async def move_deadline(desk: Desk, n: int, deadline: datetime) -> None:
+    told = fact("aftersale.deadline_changed", f"R{n}", deadline=deadline.isoformat(), changed_at=now().isoformat())
     assert [answer["status"] for answer in await desk.tell(told)] == ["accepted"]
 
 
-async def notes(desk: Desk, case: str) -> dict[str, datetime]:
-    """When each kind of thing last happened to the case, by the workflow's clock."""
+async def notes(desk: Desk, case: str) -> dict[str, NoteRow]:
+    """The last note of each kind in the case's timeline."""
     async with desk.stack.db.read() as session:
         rows = await session.scalars(select(NoteRow).where(NoteRow.case_id == case).order_by(NoteRow.seq))
-        return {row.step: row.at for row in rows}
+        return {row.step: row for row in rows}
 
 
-async def shown_deadline(desk: Desk, case: str) -> datetime | None:
-    """The deadline by which Temporal finds the case."""
-    client = await connect(desk.stack.settings, address=desk.stack.server.address)
-    found = await client.get_workflow_handle(workflow_id(case)).describe()
-    return found.typed_search_attributes.get(attributes.DEADLINE)
+async def client_of(desk: Desk) -> Client:
+    return await connect(desk.stack.settings, address=desk.stack.server.address)
 
 
 @pytest.mark.parametrize(("first", "then"), [(3.0, 5.0), (60.0, 3.0)], ids=["later", "earlier"])
-async def test_t1_a_moved_deadline_moves_the_end_and_the_alarm_before_it(
-    desk: Desk, name: str, first: float, then: float
-) -> None:
+async def test_t1_a_moved_deadline_moves_the_end_and_the_alarm_before_it(desk: Desk, n: int, first: float, then: float) -> None:
     begun = now()
-    case = await in_review(desk, name, begun + timedelta(seconds=first))
+    case = await in_review(desk, n, deadline=(begun + timedelta(seconds=first)).isoformat())
     moved = begun + timedelta(seconds=then)
-    await move_deadline(desk, name, moved)
+    await move_deadline(desk, n, moved)
+    workflow = (await client_of(desk)).get_workflow_handle(workflow_id(case))
 
     async def rearmed() -> bool:
-        return (await desk.case(case)).deadline == moved and await shown_deadline(desk, case) == moved
+        searched = (await workflow.describe()).typed_search_attributes.get(attributes.DEADLINE)
+        return (await desk.case(case)).deadline == searched == moved
 
     await desk.until(rearmed, within=2, what=lambda: "the deadline to show")
     await desk.until(lambda: desk.messages(case))
@@ -99,9 +95,195 @@ async def test_t1_a_moved_deadline_moves_the_end_and_the_alarm_before_it(
     assert (await desk.case(case)).status is CaseStatus.in_review, "the alarm came too late"
     await desk.status(case, CaseStatus.attention)
 
-    when = await notes(desk, case)
-    assert moved - ALARM_BEFORE <= when["deadline.mark"] < moved <= when["attention.review_overdue"]
-    assert when["attention.review_overdue"] - moved < timedelta(seconds=1)
+    happened = await notes(desk, case)
+    alarm, end = happened["deadline.mark"].at, happened["attention.review_overdue"].at
+    assert moved - ALARM_BEFORE <= alarm < moved <= end < moved + timedelta(seconds=1)
     await desk.decide(case, Verdict.decline)
     await desk.status(case, CaseStatus.declined)
+    await desk.check_audit()
+
+
+async def test_t1_a_deadline_moved_into_the_past_ends_the_review_at_once(desk: Desk, n: int) -> None:
+    case = await in_review(desk, n, deadline=(now() + timedelta(seconds=60)).isoformat())
+    await move_deadline(desk, n, now() - timedelta(seconds=5))
+    overdue = await desk.status(case, CaseStatus.attention, within=3)
+    assert overdue.attention and overdue.attention.cause == "review_overdue"
+    assert ("deadline_near", "merchant", 1) in await desk.messages(case)
+    await desk.check_audit()
+
+
+async def test_t1_what_nobody_decided_is_approved_where_the_policy_says_so(desk: Desk, n: int) -> None:
+    elsewhere = {"channel": "douyin"}
+    orders = [told | {"data": told["data"] | elsewhere} for told in order_events(f"O{n}", lines=DEAR)]
+    await desk.tell(*orders, request_event(f"O{n}", f"R{n}", **elsewhere))
+    case = f"lanhua:douyin:R{n}"
+
+    ended = await desk.status(case, CaseStatus.completed)
+
+    assert (ended.refunded, ended.decision and ended.decision.by) == (100_000, "policy")
+    assert await desk.messages(case) == [("deadline_near", "merchant", 1), ("refund_paid", "buyer", 1)]
+    await desk.check_audit()
+
+
+# People decide ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome", "paid", "message"),
+    [
+        (Verdict.approve, CaseStatus.completed, [100_000], "refund_paid"),
+        (Verdict.decline, CaseStatus.declined, [], "declined"),
+    ],
+)
+async def test_a_person_decides_and_who_and_why_is_kept(
+    desk: Desk, n: int, verdict: Verdict, outcome: CaseStatus, paid: list[int], message: str
+) -> None:
+    case = await in_review(desk, n)
+    await desk.decide(case, verdict, by="wang")
+    ended = await desk.status(case, outcome)
+
+    assert ended.decision and (ended.decision.verdict, ended.decision.by) == (verdict, "wang")
+    said = (await notes(desk, case))[f"person.{verdict}"]
+    assert (said.actor, said.text) == ("wang", "seen the photos")
+    assert [one["amount"] for one in await desk.refunds_of(f"pay-O{n}")] == paid
+    assert await desk.messages(case) == [(message, "buyer", 1)]
+    await desk.check_audit()
+
+
+async def test_of_two_people_who_decide_at_once_one_is_told_that_it_is_decided(desk: Desk, n: int) -> None:
+    case = await in_review(desk, n)
+    said = await asyncio.gather(
+        desk.decide(case, Verdict.approve, by="li"), desk.decide(case, Verdict.decline, by="wang"), return_exceptions=True
+    )
+    [refused] = [answer for answer in said if answer is not None]
+    assert isinstance(refused, Conflict)
+    assert "decided already" in str(refused)
+    ended = await desk.status(case, CaseStatus.completed, CaseStatus.declined)
+    assert ended.decision and ended.decision.by == ("li" if isinstance(said[1], Conflict) else "wang")
+    await desk.check_audit()
+
+
+async def test_only_a_case_in_review_can_be_decided(desk: Desk, n: int) -> None:
+    await desk.order(f"O{n}")
+    waiting = await desk.request(f"O{n}", f"R{n}", kind="return")
+    await desk.status(waiting, CaseStatus.awaiting_customer)
+    with pytest.raises(Conflict, match="not in review but awaiting_customer"):
+        await desk.decide(waiting, Verdict.approve)
+    ended = await desk.request(f"O{n}", f"S{n}")
+    await desk.status(ended, CaseStatus.completed)
+    with pytest.raises((Conflict, NotFound)):
+        await desk.decide(ended, Verdict.decline)
+
+
+# T2: the buyer thinks again ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point at which a case waits: how it gets there, and what shows that it did (a status, or a cause of attention)."""
+
+    kind: str
+    shows: str
+    dear: bool = False
+    shipped: bool = True
+    fault: str = ""
+    facts: tuple[str, ...] = ()
+    rma: str = ""
+    """What the warehouse has of the return after the withdrawal."""
+
+
+POINTS = {
+    "refund, in review": Point("refund", "in_review", dear=True),
+    "refund, review overdue": Point("refund", "review_overdue", dear=True),
+    "refund, too late to stop": Point("refund", "shipment_not_stopped", shipped=False, fault="stop_too_late"),
+    "refund, stop refused": Point("refund", "warehouse_refused", shipped=False, fault="warehouse_refuse"),
+    "refund, no warehouse": Point("refund", "warehouse_down", shipped=False, fault="warehouse_down"),
+    "return, in review": Point("return", "in_review", dear=True),
+    "return, review overdue": Point("return", "review_overdue", dear=True),
+    "return, RMA refused": Point("return", "warehouse_refused", fault="warehouse_refuse"),
+    "return, no warehouse": Point("return", "warehouse_down", fault="warehouse_down"),
+    "return, address undeliverable": Point("return", "message_undeliverable", fault="message_down", rma="cancelled"),
+    "return, awaiting parcel": Point("return", "awaiting_customer", rma="cancelled"),
+    "return, awaiting goods": Point("return", "awaiting_warehouse", facts=("parcel",), rma="cancelled"),
+    "return, goods overdue": Point("return", "goods_overdue", facts=("parcel",), rma="cancelled"),
+    "return, goods short": Point("return", "goods_short", facts=("parcel", "half"), rma="expected"),
+}
+
+
+async def reach(desk: Desk, n: int, point: Point) -> str:
+    """The case, waiting at the point."""
+    case = case_id(f"R{n}")
+    for about in (case, f"lanhua:tmall:O{n}"):
+        if point.fault:
+            await desk.fault(about, point.fault, times=None)
+    cheap = [DEAR[0] | {"amount": 10_000}]
+    await desk.order(f"O{n}", lines=DEAR if point.dear else cheap, shipped=point.shipped)
+    lines = [{"line_id": "1", "quantity": 2}]
+    await desk.request(f"O{n}", f"R{n}", kind=point.kind, lines=lines)
+    facts = {
+        "parcel": fact("parcel.returning", f"R{n}", waybill=f"SF{n}", sent_at=now().isoformat()),
+        "half": event("warehouse.received", f"W{n}", **received(case, f"W{n}", 1)),
+    }
+    await desk.tell(*(facts[one] for one in point.facts))
+
+    async def there() -> bool:
+        shown = await desk.case(case)
+        return point.shows in (shown.status, shown.attention_cause)
+
+    await desk.until(there, what=lambda: point.shows)
+    return case
+
+
+def received(rma: str, receipt: str, quantity: int) -> dict[str, Any]:
+    lines = [{"line_id": "1", "quantity": quantity, "grade": "sellable"}]
+    return {"receipt_id": receipt, "warehouse": "hz", "rma": rma, "lines": lines, "received_at": now().isoformat()}
+
+
+async def withdraw(desk: Desk, n: int) -> None:
+    await desk.sandbox.delete("/faults")
+    [answer] = await desk.tell(fact("aftersale.withdrawn", f"R{n}", withdrawn_at=now().isoformat()))
+    assert answer["status"] == "accepted"
+
+
+@pytest.mark.parametrize("where", POINTS)
+async def test_t2_the_buyer_withdraws_wherever_the_case_waits(desk: Desk, n: int, where: str) -> None:
+    point = POINTS[where]
+    case = await reach(desk, n, point)
+    await withdraw(desk, n)
+    ended = await desk.status(case, CaseStatus.withdrawn, within=5)
+
+    assert (ended.refunded, ended.attention) == (0, None)
+    assert await desk.refunds_of(f"pay-O{n}") == []
+    assert [message for message in await desk.messages(case) if message[0] == "withdrawn"] == [("withdrawn", "buyer", 1)]
+    at_the_warehouse = (await desk.sandbox.get(f"/warehouse/returns/{case}")).json()
+    assert at_the_warehouse.get("state", "") == point.rma
+
+    again = await desk.request(f"O{n}", f"A{n}", lines=[{"line_id": "1", "quantity": 2}])
+    wanted = CaseStatus.in_review if point.dear else CaseStatus.completed
+    taken = await desk.status(again, wanted)
+    assert taken.decision and sum(line.quantity for line in taken.request.lines) == 2
+    assert taken.decision.inputs.nothing_left is False
+    await desk.check_audit()
+
+
+@pytest.mark.parametrize("fault", ["settle_later", "lookup_blind"])
+async def test_t2_once_money_may_have_moved_a_withdrawal_is_noted_and_the_case_goes_on(desk: Desk, n: int, fault: str) -> None:
+    """While the provider takes its time, and while nobody knows whether it moved the money."""
+    await desk.order(f"O{n}")
+    await desk.fault(f"pay-O{n}", fault, seconds=5)
+    shows = CaseStatus.awaiting_settlement
+    if fault == "lookup_blind":
+        await desk.fault(f"pay-O{n}", "no_webhook")
+        await desk.fault(f"pay-O{n}", "accept_then_drop")
+        shows = CaseStatus.attention
+    case = await desk.request(f"O{n}", f"R{n}")
+    await desk.status(case, shows)
+    await withdraw(desk, n)
+
+    ended = await desk.status(case, CaseStatus.completed)
+
+    assert ended.refunded == 5_000
+    assert (await notes(desk, case))["buyer.withdrew"].text == "too late"
+    assert [one["amount"] for one in await desk.refunds_of(f"pay-O{n}")] == [5_000]
+    assert {template for template, _, _ in await desk.messages(case)} & {"refund_paid", "withdrawn"} == {"refund_paid"}
     await desk.check_audit()

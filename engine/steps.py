@@ -1,6 +1,8 @@
-"""The words in which a case's history is told: what each activity, fact and person's word means to the business, and what
-is worth saying of its content."""
+"""A step of a case's history, and the words in which it is told: what each activity, fact and person's word means to the
+business, and what is worth saying of its content."""
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from domain import money
@@ -17,6 +19,33 @@ from domain.events import (
 )
 from domain.policy import Decision
 from domain.resolution import Judgement, Resolution
+
+
+class StepState(StrEnum):
+    """`running` and `waiting` steps are not over yet."""
+
+    done = "done"
+    failed = "failed"
+    running = "running"
+    waiting = "waiting"
+
+
+class Step(Model):
+    """One thing that happened to a case. `step` is a code: an activity, a fact, a person's update, `wait`, `case.…` or
+    `worker.…`; `what` says it in words and `detail` what came of it. `error` is the last thing that went wrong, also where
+    a later attempt succeeded. `until` is the end of a wait, or when a running step is tried again."""
+
+    at: datetime
+    step: str
+    what: str
+    state: StepState = StepState.done
+    attempts: int = 1
+    duration_seconds: float | None = None
+    detail: str = ""
+    error: str = ""
+    actor: str = "system"
+    until: datetime | None = None
+
 
 ACTIVITIES = {
     "register": "registered: entitlement reserved, decided by policy",
