@@ -81,14 +81,21 @@ class Settings(BaseSettings):
         return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
-def explain(error: ValidationError) -> str:
-    """One line that names each bad field and the reason: for settings, policies and events alike."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors(include_url=False))
-
-
 def load(**overrides: object) -> Settings:
     """The settings of this process; `Rejected` in one line for a bad one."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except (ValidationError, SettingsError) as error:
-        raise Rejected(explain(error) if isinstance(error, ValidationError) else str(error), cause="bad_setting") from error
+        raise Rejected(f"bad setting: {_named(error)}", cause="bad_setting") from error
+
+
+def _named(error: ValidationError | SettingsError) -> str:
+    """Each bad setting by the name that its variable has."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    said = []
+    for e in error.errors(include_url=False, include_input=False):
+        first, *rest = map(str, e["loc"])
+        name = first if first.isupper() else f"AFTERSALES_{first.upper()}"
+        said.append(f"{'.'.join([name, *rest])}: {e['msg']}")
+    return "; ".join(said)

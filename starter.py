@@ -137,6 +137,9 @@ class Starter:
 
     async def _follow_up(self, row_id: int, event: Event, routed: Routed) -> None:
         """Tell the workflow, then let go on what waited for this."""
+        case_id = routed.case_id
+        where = {"case_id": case_id, "workflow_id": workflow_id(case_id)} if case_id else {}
+        log.info("event.taken", source=event.source, id=event.id, type=event.type, state=routed.state.value, **where)
         if routed.state is InboxState.accepted and await self._tell(event, routed):
             async with self._db.write() as session:
                 await inbox.processed(session, row_id, _now())
@@ -158,7 +161,8 @@ class Starter:
                 handle = self._client.get_workflow_handle(workflow_id(routed.case_id))
                 await handle.signal(event.type, args=[f"{event.source}#{event.id}", event.data])
         except RPCError as error:
-            log.warning("case.not_told", case_id=routed.case_id, type=event.type, error=error.message)
+            where = {"case_id": routed.case_id, "workflow_id": workflow_id(routed.case_id)}
+            log.warning("case.not_told", type=event.type, error=error.message, **where)
             return False
         return True
 
@@ -183,7 +187,6 @@ class Starter:
             )
         except WorkflowAlreadyStartedError:
             return  # by the process that crashed before it could say so
-        log.info("case.started", case_id=request.case_id, kind=request.kind.value)
 
     async def _refuse(self, raw: Any, body: str, error: AftersalesError) -> Answer:
         said = {name: str(raw.get(name, "")) if isinstance(raw, dict) else "" for name in ("source", "id", "type")}

@@ -18,6 +18,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.workflow import SandboxImportNotificationPolicy
 
 from activities.effects import EffectLog
 from activities.finance import Finance
@@ -50,8 +51,14 @@ GRACE = timedelta(seconds=75)
 
 
 def runner() -> SandboxedWorkflowRunner:
-    """The workflow sandbox with our own packages let through: they are pure, or only named by workflows."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_OURS, *_THEIRS))
+    """The workflow sandbox with our own packages let through: they are pure, or only named by workflows. A module that is
+    let through without being named here is an error when the worker starts."""
+    policy = SandboxImportNotificationPolicy
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(*_OURS, *_THEIRS).with_import_notification_policy(
+            policy.WARN_ON_DYNAMIC_IMPORT | policy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
+        )
+    )
 
 
 @asynccontextmanager

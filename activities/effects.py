@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar
 
+import structlog
+from structlog.contextvars import bound_contextvars
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from db import effects
@@ -20,19 +23,23 @@ from db.session import Database
 from domain.effects import EffectState, Outcome
 from domain.errors import AftersalesError, DependencyDown, OutcomeUnknown, RateLimited, Rejected
 
+log = structlog.get_logger()
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Ask = Callable[[], Awaitable[Outcome]]
 
 
-def verb(activity: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Lets our errors out of an activity as `ApplicationError(type=code)`: what saying it again cannot help is not
-    retried, and a wish to come later is honoured."""
+def verb(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Names the case on every line that an activity logs, and lets our errors out of it as `ApplicationError(type=code)`:
+    what saying it again cannot help is not retried, and a wish to come later is honoured."""
 
-    @functools.wraps(activity)
+    @functools.wraps(work)
     async def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        workflow_id = (activity.in_activity() and activity.info().workflow_id) or ""
         try:
-            return await activity(*args, **kwargs)
+            with bound_contextvars(workflow_id=workflow_id, case_id=workflow_id.removeprefix("case/")):
+                return await work(*args, **kwargs)
         except AftersalesError as error:
             raise ApplicationError(
                 str(error),
@@ -117,6 +124,7 @@ class EffectLog:
             assert row is not None
             if outcome.state is EffectState.unknown and row.state is EffectState.unknown and row.cause != "amount_differs":
                 row.cause, row.detail = outcome.cause, outcome.detail
+        log.info("effect.concluded", key=key, state=row.state.value, cause=row.cause, calls=row.calls)
         return row
 
 

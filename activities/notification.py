@@ -74,5 +74,5 @@ class Notification:
         """(address, locale); nothing of it is ever in a workflow's history but a person's correction."""
         if recipient == "merchant":
             _, policy = self._policies.of(order.merchant, order.channel)
-            return policy.merchant_address, order.buyer.locale
+            return policy.merchant_address, policy.merchant_locale
         return ask.address or order.buyer.email, order.buyer.locale

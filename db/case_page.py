@@ -7,13 +7,13 @@ from typing import TypeVar
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import cases, effects, orders
-from db.models import Case, ClaimState, EffectRow, EntryLineRow, EntryRow, NoteRow, OrderLine, ParcelRow, ReceiptRow
+from db import cases, effects, ledger, orders
+from db.models import Case, ClaimState, EffectRow, NoteRow, OrderLine, ParcelRow, ReceiptRow
 from db.queries import CaseSummary, Needs
 from domain.cases import Counted, Model, Note
 from domain.effects import EffectKind, EffectState
 from domain.events import CaseKind, Grade
-from domain.ledger import Account
+from domain.ledger import Entry
 from domain.policy import Decision
 from domain.settlement import TenderLeft
 
@@ -58,15 +58,6 @@ class PageMessage(Model):
     detail: str
 
 
-class PageEntry(Model):
-    """A journal entry; debit is positive, credit negative, in minor units."""
-
-    key: str
-    at: datetime
-    text: str
-    lines: dict[Account, int]
-
-
 class PageReceipt(Model):
     receipt_id: str
     received_at: datetime
@@ -93,7 +84,7 @@ class CasePage(CaseSummary):
     needs: Needs | None
     effects: tuple[PageEffect, ...]
     messages: tuple[PageMessage, ...]
-    entries: tuple[PageEntry, ...]
+    entries: tuple[Entry, ...]
     receipts: tuple[PageReceipt, ...]
     parcels: tuple[PageParcel, ...]
     timeline: tuple[Note, ...]
@@ -118,7 +109,7 @@ async def case_page(session: AsyncSession, name: str) -> CasePage:
         tenders=tuple(await orders.tenders_left(session, case.order_key)),
         effects=_all(PageEffect, [row for row in done if row.kind is not EffectKind.message]),
         messages=tuple(_message(row) for row in done if row.kind is EffectKind.message),
-        entries=await _entries(session, case.case_id),
+        entries=tuple(await ledger.of_case(session, case.case_id)),
         receipts=receipts,
         parcels=_all(PageParcel, parcels),
         timeline=_all(Note, notes),
@@ -173,20 +164,6 @@ async def _receipts(session: AsyncSession, case_id: str) -> tuple[PageReceipt, .
         )
         for row in rows
     )
-
-
-async def _entries(session: AsyncSession, case_id: str) -> tuple[PageEntry, ...]:
-    query = (
-        select(EntryRow, EntryLineRow)
-        .join(EntryLineRow, EntryLineRow.entry_key == EntryRow.key)
-        .where(EntryRow.case_id == case_id)
-        .order_by(EntryRow.number, EntryLineRow.amount.desc(), EntryLineRow.account)
-    )
-    found: dict[str, PageEntry] = {}
-    for entry, line in (await session.execute(query)).tuples():
-        page = found.get(entry.key) or PageEntry(key=entry.key, at=entry.at, text=entry.text, lines={})
-        found[entry.key] = page.model_copy(update={"lines": page.lines | {line.account: line.amount}})
-    return tuple(found.values())
 
 
 def _message(row: EffectRow) -> PageMessage:

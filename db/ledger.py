@@ -79,7 +79,6 @@ async def between(session: AsyncSession, since: datetime | None, until: datetime
     async for rows in (await session.stream_scalars(query)).partitions():
         for entry in await _whole(session, rows):
             yield entry
-        session.expunge_all()
 
 
 async def _whole(session: AsyncSession, rows: Sequence[EntryRow]) -> Sequence[Entry]:

@@ -131,6 +131,7 @@ class Policy(Rules):
     tell: dict[str, tuple[Literal["buyer", "merchant"], ...]]
     """Who is told what: template → recipients."""
     merchant_address: Annotated[str, Field(max_length=254)] = ""
+    merchant_locale: Literal["zh", "en"] = "zh"
 
 
 class Verdict(StrEnum):

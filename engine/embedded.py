@@ -6,12 +6,13 @@ or needs more than one machine, sets the Temporal client profile to a cluster, a
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,16 @@ from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from domain.errors import Conflict, DependencyDown, Rejected
+from domain.errors import AftersalesError, Conflict, DependencyDown, Rejected
 from engine.client import ADDRESS_FILE
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 STARTS = 3
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+AGAIN_SECONDS = 2.0
 RETENTION_DAYS = 30
 """How long a closed case's history stays; the server's own default is one day."""
 
@@ -49,7 +53,8 @@ class Server:
 async def embedded_server(
     data_dir: Path, *, port: int = 0, ui_port: int = 0, time_skipping: bool = False
 ) -> AsyncIterator[Server]:
-    """Run the server on `data_dir`; port 0 takes a free one. A server left behind by a killed owner is replaced.
+    """Run the server on `data_dir`; port 0 takes a free one. A server left behind by a killed owner is replaced, and one that
+    ends by itself is started again.
 
     `time_skipping` allows `temporalio.testing.TimeSkipper`. `Rejected` for a taken port, `Conflict` when another process
     runs a server on this directory, `DependencyDown` when the program is missing or does not start.
@@ -59,12 +64,32 @@ async def embedded_server(
     with _owned(data_dir / "temporal.pid") as pid_file:
         await asyncio.to_thread(_end_leftover, pid_file, database)
         command = [program, *_arguments(database, time_skipping=time_skipping)]
-        server, process = await _start(command, pid_file, data_dir / "temporal.log", port, ui_port)
+        log = data_dir / "temporal.log"
+        server, process = await _start(command, pid_file, log, port, ui_port)
+        running = [process]
+        grpc, ui = (int(where.rpartition(":")[2]) for where in (server.address, server.ui_url))
+        keeper = asyncio.create_task(_keep_up(running, lambda: _start(command, pid_file, log, grpc, ui)))
         try:
             with _announced(data_dir / ADDRESS_FILE, server.address):
                 yield server
         finally:
-            await _stop(process)
+            keeper.cancel()
+            await asyncio.wait([keeper])
+            await _stop(running[0])
+
+
+async def _keep_up(running: list[Process], start: Callable[[], Awaitable[tuple[Server, Process]]]) -> None:
+    """Start the server again, on the same ports and file, when it ends by itself: clients reconnect, and go on."""
+    while True:
+        status = await running[0].wait()
+        logger.error("the Temporal server ended with %s; starting it again", status)
+        try:
+            _, running[0] = await start()
+        except AftersalesError as error:
+            logger.error("the Temporal server does not start again: %s", error)
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            logger.warning("the Temporal server is up again (pid %s)", running[0].pid)
 
 
 def _program() -> str:

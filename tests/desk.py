@@ -65,7 +65,9 @@ def order_events(
     return told
 
 
-def request_event(order_id: str, reference: str, *, kind: str = "refund", id_: str | None = None, **more: Any) -> dict[str, Any]:
+def request_event(
+    order_id: str, reference: str, *, kind: str = "refund", id_: str | None = None, **more: Any
+) -> dict[str, Any]:
     """A request; by default for one of the two units."""
     data = {
         "merchant": MERCHANT,

@@ -168,7 +168,7 @@ class CaseProcess:
         self._resolution = None
         await self.store()
         if cause != "message_undeliverable":
-            await self.mention("attention", about=cause, reason=CAUSES[cause].zh)
+            await self.mention("attention", about=cause, reason=f"{CAUSES[cause].zh} ({CAUSES[cause].en})")
 
         def over() -> bool:
             return self._resolution is not None or unless()
@@ -393,13 +393,11 @@ class CaseProcess:
         ending: Callable[[], CaseView] | None = None,
         facts: dict[str, str],
     ) -> None:
-        shown = MessageFacts(
-            case_no="",
-            order_id=self.request.order_id,
-            amount=money.show(self.view.refunded, self.request.currency),
-            deadline=f"{self.view.deadline:%Y-%m-%d %H:%M} UTC" if self.view.deadline else "",
-            **facts,
-        )
+        known = {
+            "amount": money.show(self.view.refunded, self.request.currency),
+            "deadline": shown_time(self.view.deadline),
+        }
+        shown = MessageFacts(case_no="", order_id=self.request.order_id, **(known | facts))
         progress = self.progress(ending() if ending else None)
         message = Tell(
             progress=progress,
@@ -425,6 +423,10 @@ def innermost(error: ActivityError) -> tuple[str, str]:
     if isinstance(cause, ApplicationError):
         return cause.type or "Unexpected", cause.message
     return "Timeout", str(cause or error)
+
+
+def shown_time(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC" if at else ""
 
 
 def conflict(message: str) -> ApplicationError:

@@ -10,6 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.effects import EffectKind
     from domain.events import ParcelReturning, WarehouseReceived
     from domain.settlement import Settlement, amended, owed_for_goods
+    from workflows.case import shown_time
     from workflows.endings import to_one_outcome
     from workflows.refunding import RefundingProcess
 
@@ -45,7 +46,8 @@ class ReturnProcess(RefundingProcess):
         self.view = self.view.on(goods_in=TrackState.awaiting_customer)
         self.authorized = True
         rma = await self.ask(WarehouseDesk.expect_return, EffectKind.rma, self.goods)
-        await self.tell("return_address", address=rma.detail)
+        deadline = shown_time(workflow.now() + self.case.terms.parcel.within)
+        await self.tell("return_address", address=rma.detail, deadline=deadline)
 
     async def parcel_on_its_way(self) -> bool:
         """Until the buyer sends the goods, or the warehouse has them; False when the time for it is over."""

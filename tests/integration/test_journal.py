@@ -124,7 +124,7 @@ def test_one_day_alone_has_the_entries_of_that_utc_day(books: Database, hledger:
     text = written("--to", "2026-11-20")
 
     ask(hledger, text, "check", "--strict")
-    assert ask(hledger, text, "codes").split() == ["goods:lanhua:web:R2:G1", "grant:lanhua:tmall:R1:1"]
+    assert ask(hledger, text, "codes").split() == ["grant:lanhua:tmall:R1:1", "goods:lanhua:web:R2:G1"]
 
 
 async def test_more_entries_than_are_read_at_once_all_come(books: Database, hledger: str) -> None:

@@ -1,57 +1,558 @@
-"""Money scenarios (M…): judged by the ledger, the provider's own books, and the audit."""
+"""Money scenarios (M…): judged by the ledger, the provider's own books, the messages that arrived, and the audit.
+
+Announced goods arrive at once and in full here, so that what is true of the money is shown for both kinds of case."""
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
 
-from domain.cases import Action, CaseStatus
-from domain.effects import EffectKind, EffectState
-from tests.desk import Desk, case_id, request_event
+import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from db import effects
+from db.effects import RefundIntent
+from domain.cases import Action, CaseStatus, TrackState
+from domain.effects import EffectKind, EffectState, refund_key
+from domain.errors import Conflict
+from domain.policy import Verdict
+from settings import Settings
+from tests.conftest import POLICIES
+from tests.desk import Desk, case_id, desk_on, event, now, policies_with, request_event
+
+BOTH_KINDS = pytest.mark.parametrize("kind", ["refund", "return"])
+WHOLE = [{"line_id": "1", "quantity": 2}]
+"""Both units of the usual order, CNY 100.00."""
+TWO_TENDERS = [
+    {"tender_id": "card", "kind": "card", "provider": "sandbox", "payment_ref": "card-O1", "amount": 7_001},
+    {"tender_id": "voucher", "kind": "voucher", "provider": "sandbox", "payment_ref": "voucher-O1", "amount": 2_999},
+]
 
 
-async def test_m3_a_timeout_is_unknown_until_the_lookup_shows_the_refund_and_nobody_calls_twice(desk: Desk) -> None:
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with _desk(tmp_path) as running:
+        yield running
+
+
+def _desk(tmp_path: Path, **settings: Any) -> Any:
+    chosen = {"data_dir": tmp_path / "data", "policies": POLICIES} | settings
+    return desk_on(Settings(**chosen), auto_receive_seconds=0.1)
+
+
+async def _told(desk: Desk, case: str) -> list[str]:
+    """What the buyer was told about the money, each once."""
+    messages = await desk.messages(case)
+    assert {count for _, _, count in messages} <= {1}
+    return [template for template, recipient, _ in messages if recipient == "buyer" and template != "return_address"]
+
+
+async def _one_refund(desk: Desk, case: str, payment_ref: str, amount: int = 5_000) -> None:
+    """Moved once, under one key, and booked once."""
+    assert [(one["amount"], one["state"]) for one in await desk.refunds_of(payment_ref)] == [(amount, "succeeded")]
+    [effect] = await desk.effects(case, EffectKind.refund)
+    assert (effect.state, effect.amount) == (EffectState.succeeded, amount)
+    assert [key for key in await desk.booked(case) if key.startswith("move:")] == ["move:refund:*:card:1"]
+    assert (await desk.case(case)).refunded == amount
+
+
+async def _states(desk: Desk, case: str) -> dict[str, tuple[int | None, str]]:
+    """{tender:round: (amount, state)} of a case's refund keys."""
+    rows = await desk.effects(case, EffectKind.refund)
+    return {row.key.removeprefix(f"refund:{case}:"): (row.amount, row.state.value) for row in rows}
+
+
+async def _outcomes(asked: Iterable[Awaitable[Any]]) -> Counter[str]:
+    """What became of things asked at once: `done`, or the name of the error."""
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    return Counter(type(one).__name__ if isinstance(one, BaseException) else "done" for one in answers)
+
+
+# Many at once ------------------------------------------------------------------------------------------------------
+
+
+@BOTH_KINDS
+async def test_m2_twenty_parallel_requests_on_one_payment_never_exceed_what_was_captured(desk: Desk, kind: str) -> None:
+    await desk.order("O1", lines=[{"line_id": "1", "sku": "TEA-1", "quantity": 10, "amount": 10_000}])
+    await asyncio.gather(*(desk.tell(request_event("O1", f"R{n}", kind=kind)) for n in range(20)))
+
+    ended = [await desk.status(case_id(f"R{n}"), CaseStatus.completed, CaseStatus.declined, within=40) for n in range(20)]
+
+    assert Counter(case.status for case in ended) == {CaseStatus.completed: 10, CaseStatus.declined: 10}
+    assert [one["amount"] for one in await desk.refunds_of("pay-O1")] == [1_000] * 10
+    assert (await desk.books())["calls"] == 10
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_m2_two_equal_distinct_slices_both_pass(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    await asyncio.gather(*(desk.tell(request_event("O1", reference, kind=kind)) for reference in ("R1", "R2")))
+
+    for case in map(case_id, ("R1", "R2")):
+        await desk.status(case, CaseStatus.completed)
+
+    refunds = await desk.refunds_of("pay-O1")
+    assert {(one["key"], one["amount"]) for one in refunds} == {(f"refund:{case_id(r)}:card:1", 5_000) for r in ("R1", "R2")}
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_m8_of_people_who_decide_at_once_the_first_counts_and_one_refund_is_made(desk: Desk, kind: str) -> None:
+    await desk.order("O1", lines=[{"line_id": "1", "sku": "TEA-1", "quantity": 2, "amount": 120_000}])
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.status(case, CaseStatus.in_review)
+
+    answers = await _outcomes(desk.decide(case, Verdict.approve, by=by) for by in ("li", "wang", "li"))
+
+    assert answers == {"done": 1, "Conflict": 2}
+    await desk.status(case, CaseStatus.completed)
+    await _one_refund(desk, case, "pay-O1", 60_000)
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_m8_of_people_who_resolve_at_once_the_first_counts_and_one_refund_is_made(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "refuse")
+    await desk.fault("pay-O1", "settle_later", seconds=0.5)
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.stuck(case, "refund_declined")
+
+    answers = await _outcomes(desk.resolve(case, Action.retry, by=by) for by in ("li", "wang", "li"))
+
+    assert answers == {"done": 1, "Conflict": 2}
+    await desk.status(case, CaseStatus.completed)
+    assert await _states(desk, case) == {"card:1": (5_000, "declined"), "card:2": (5_000, "succeeded")}
+    assert [one["amount"] for one in await desk.refunds_of("pay-O1")] == [5_000]
+    with pytest.raises(Exception, match="no running workflow"):
+        await desk.resolve(case, Action.retry)
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_m8_a_request_posted_several_times_at_once_is_one_case_and_one_refund(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    same = request_event("O1", "R1", kind=kind)
+    again = request_event("O1", "R1", kind=kind, id_="R1-clicked-twice")
+    answers = [answer for [answer] in await asyncio.gather(*(desk.tell(one) for one in (same, same, again)))]
+
+    assert {answer["case_id"] for answer in answers} == {case_id("R1")}
+    await desk.status(case_id("R1"), CaseStatus.completed)
+    await _one_refund(desk, case_id("R1"), "pay-O1")
+    await desk.check_audit()
+
+
+# What the provider does --------------------------------------------------------------------------------------------
+
+
+@BOTH_KINDS
+async def test_m3_a_timeout_is_unknown_until_the_lookup_shows_the_refund_and_nobody_calls_twice(desk: Desk, kind: str) -> None:
     await desk.order("O1")
     await desk.fault("pay-O1", "lookup_blind", seconds=1.5)
     await desk.fault("pay-O1", "no_webhook")
     await desk.fault("pay-O1", "accept_then_drop")
-    case = await desk.request("O1", "R1")
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.until(lambda: desk.refunds_of("pay-O1"))
+    assert await _told(desk, case) == []
 
     await desk.status(case, CaseStatus.completed)
 
-    [effect] = await desk.effects(case, EffectKind.refund)
-    assert (effect.state, effect.calls) == (EffectState.succeeded, 1)
-    assert [one["amount"] for one in await desk.refunds_of("pay-O1")] == [5_000]
+    await _one_refund(desk, case, "pay-O1")
     assert (await desk.books())["calls"] == 1
-    assert await desk.messages(case) == [("refund_paid", "buyer", 1)]
+    assert await _told(desk, case) == ["refund_paid"]
     await desk.check_audit()
 
 
-async def test_a_declined_refund_waits_for_a_person_and_a_retry_takes_a_new_key(desk: Desk) -> None:
+async def test_m3_a_refund_that_shows_after_we_asked_a_person_ends_the_case_without_one(desk: Desk) -> None:
     await desk.order("O1")
-    await desk.fault("pay-O1", "refuse")
+    await desk.fault("pay-O1", "lookup_blind", seconds=4.5)
+    await desk.fault("pay-O1", "no_webhook")
+    await desk.fault("pay-O1", "accept_then_drop")
     case = await desk.request("O1", "R1")
-    shown = await desk.status(case, CaseStatus.attention)
-    assert shown.attention is not None
-    assert shown.attention.cause == "refund_declined"
+    shown = await desk.stuck(case, "outcome_unknown")
+    assert Action.abandon not in (shown.attention.actions if shown.attention else ())
+
+    await desk.status(case, CaseStatus.completed)
+
+    await _one_refund(desk, case, "pay-O1")
+    assert (await desk.books())["calls"] == 1
+    await desk.check_audit()
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "way", "slices"),
+    [
+        ("refund", Action.retry, {}, {"card:2": (5_000, "succeeded")}),
+        (
+            "return",
+            Action.amend,
+            {"tender_id": "voucher"},
+            {"voucher:2": (2_999, "succeeded"), "card:2": (2_001, "succeeded")},
+        ),
+    ],
+)
+async def test_m4_a_refund_that_fails_days_after_it_was_pending_reopens_the_money_and_nothing_else(
+    desk: Desk, kind: str, action: Action, way: dict[str, Any], slices: dict[str, tuple[int, str]]
+) -> None:
+    await desk.order("O1", tenders=TWO_TENDERS)
+    await desk.fault("card-O1", "fail_later", seconds=0.7)
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.status(case, CaseStatus.awaiting_settlement)
+    before = await desk.case(case)
+    goods = {key: lines for key, lines in (await desk.booked(case)).items() if key.startswith("goods:")}
+
+    failed = await desk.stuck(case, "refund_failed")
+
+    assert failed.tracks == before.tracks.model_copy(update={"money": TrackState.stuck})
+    grant = {"grant:*:1": {"sales_returns": 5_000, "refunds_payable": -5_000}}
+    assert await desk.booked(case) == goods | grant
+    assert bool(goods) == (kind == "return")
+    assert await _told(desk, case) == []
+
+    await desk.resolve(case, action, **way)
+    done = await desk.status(case, CaseStatus.completed)
+
+    assert (done.refunded, done.tracks.money) == (5_000, TrackState.done)
+    assert await _states(desk, case) == {"card:1": (5_000, "failed"), **slices}
+    assert await _told(desk, case) == ["refund_paid"]
+    await desk.check_audit()
+
+
+@pytest.mark.parametrize("fault", ["webhook_first", "duplicate_webhook"])
+async def test_m6_our_own_refund_told_back_several_times_is_booked_once(desk: Desk, fault: str) -> None:
+    for kind in ("refund", "return"):
+        await desk.order(kind)
+        await desk.fault(f"pay-{kind}", fault)
+        await desk.request(kind, f"R-{kind}", kind=kind)
+
+    for kind in ("refund", "return"):
+        case = case_id(f"R-{kind}")
+        await desk.status(case, CaseStatus.completed)
+        await _one_refund(desk, case, f"pay-{kind}")
+        payable = [lines.get("refunds_payable", 0) for lines in (await desk.booked(case)).values()]
+        assert sorted(payable) == sorted({"refund": [-5_000, 5_000], "return": [-5_000, 0, 5_000]}[kind])
+        assert await _told(desk, case) == ["refund_paid"]
+    await desk.check_audit()
+
+
+async def test_m10_a_provider_that_forgets_keys_and_takes_over_refunds_is_asked_once_a_key(tmp_path: Path) -> None:
+    async with _desk(tmp_path, http_timeout_seconds=1.0) as desk:
+        await desk.order("O1", lines=[{"line_id": "1", "sku": "TEA-1", "quantity": 6, "amount": 12_000}])
+        await desk.fault("pay-O1", "forget_idempotency", times=None)
+        await desk.fault("pay-O1", "accept_over_refund", times=None)
+        mishaps = ["accept_then_drop", "accept_then_error", "garbage", "slow", "webhook_first", "rate_limit"]
+        for fault in mishaps:
+            key = refund_key(case_id(fault), "card", 1)
+            await desk.fault(key, fault, seconds=1.5 if fault == "slow" else 0)
+        await asyncio.gather(*(desk.tell(request_event("O1", fault)) for fault in mishaps))
+
+        for fault in mishaps:
+            await desk.status(case_id(fault), CaseStatus.completed)
+
+        books = await desk.books()
+        assert (books["refunds"], books["succeeded_amount"], books["duplicated_keys"]) == (6, 12_000, 0)
+        assert books["calls"] == 7  # the one that was told to come later came again
+        [beyond] = await desk.tell(request_event("O1", "R7"))
+        await desk.status(beyond["case_id"], CaseStatus.declined)
+        assert await desk.books() == books
+        await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_m10_a_person_sends_an_unknown_refund_again_under_the_same_key(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "forget_idempotency", times=None)
+    await desk.fault("pay-O1", "error")
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.stuck(case, "outcome_unknown")
+    assert await desk.refunds_of("pay-O1") == []
 
     await desk.resolve(case, Action.retry)
     await desk.status(case, CaseStatus.completed)
 
-    states = {effect.key: effect.state for effect in await desk.effects(case, EffectKind.refund)}
-    assert states == {
-        f"refund:{case}:card:1": EffectState.declined,
-        f"refund:{case}:card:2": EffectState.succeeded,
-    }
+    await _one_refund(desk, case, "pay-O1")
+    assert (await desk.books())["calls"] == 2
     await desk.check_audit()
 
 
-async def test_m2_twenty_parallel_requests_on_one_payment_never_exceed_what_was_captured(desk: Desk) -> None:
-    lines = [{"line_id": "1", "sku": "TEA-1", "quantity": 10, "amount": 10_000}]
-    await desk.order("O1", lines=lines)
-    events = [request_event("O1", f"R{n}") for n in range(20)]
-    await asyncio.gather(*(desk.tell(one) for one in events))
+async def test_m10_never_above_captured_where_others_refunded_on_the_same_payment(desk: Desk) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "accept_over_refund", times=None)
+    elsewhere = RefundIntent(
+        key="refund:elsewhere:card:1", case_id="elsewhere", kind=EffectKind.refund, content="", provider="sandbox",
+        order_key="lanhua:tmall:O1", tender_id="card", round=1, amount=8_000, currency="CNY",
+    )  # fmt: skip
+    async with desk.stack.db.write() as session:
+        await effects.plan(session, elsewhere, now())
+    case = await desk.request("O1", "R1")
+    await desk.stuck(case, "tenders_exhausted")
+    assert await desk.refunds_of("pay-O1") == []
 
-    ended = [await desk.status(case_id(f"R{n}"), CaseStatus.completed, CaseStatus.declined, within=40) for n in range(20)]
+    await desk.resolve(case, Action.amend, amount=2_000)
+    await desk.status(case, CaseStatus.completed)
 
-    assert sorted(case.status for case in ended) == [CaseStatus.completed] * 10 + [CaseStatus.declined] * 10
-    paid = await desk.refunds_of("pay-O1")
-    assert [one["amount"] for one in paid] == [1_000] * 10
+    assert [one["amount"] for one in await desk.refunds_of("pay-O1")] == [2_000]
+    await desk.check_audit()
+
+
+async def test_a_provider_that_asks_to_come_later_is_asked_again_and_in_the_end_a_person_is(desk: Desk) -> None:
+    await desk.order("O1")
+    await desk.order("O2")
+    await desk.fault("pay-O1", "rate_limit")
+    await desk.fault("pay-O2", "rate_limit", times=None)
+    soon, never = await desk.request("O1", "R1"), await desk.request("O2", "R2")
+
+    await desk.status(soon, CaseStatus.completed)
+    await _one_refund(desk, soon, "pay-O1")
+
+    await desk.stuck(never, "provider_down")
+    assert await desk.refunds_of("pay-O2") == []
+    await desk.sandbox.delete("/faults")
+    await desk.resolve(never, Action.retry)
+    await desk.status(never, CaseStatus.completed)
+    await _one_refund(desk, never, "pay-O2")
+    await desk.check_audit()
+
+
+async def test_a_refund_without_any_webhook_is_confirmed_by_our_own_lookup(desk: Desk) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "no_webhook")
+    case = await desk.request("O1", "R1")
+
+    await desk.status(case, CaseStatus.completed)
+
+    await _one_refund(desk, case, "pay-O1")
+    await desk.check_audit()
+
+
+async def test_an_amount_that_differs_from_the_one_asked_is_booked_by_a_person_only(desk: Desk) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "settle_later", seconds=60)
+    case = await desk.request("O1", "R1")
+    [pending] = await desk.until(lambda: desk.refunds_of("pay-O1"))
+    report = {"provider": "sandbox", "refund_key": pending["key"], "provider_ref": pending["refund_id"], "currency": "CNY"}
+    settled = {"amount": 4_000, "settled_at": now().isoformat()}
+    await desk.tell(event("payment.refund_settled", "psp-1", source="/psp", **report, **settled))
+
+    shown = await desk.stuck(case, "amount_differs")
+    assert shown.refunded == 0
+    assert await _told(desk, case) == []
+    with pytest.raises(Conflict, match="allows settle-by-hand, not retry"):
+        await desk.resolve(case, Action.retry)
+
+    await desk.resolve(case, Action.settle_by_hand, voucher="V-1")
+    done = await desk.status(case, CaseStatus.completed)
+
+    assert done.refunded == 5_000
+    assert (await desk.booked(case))["move:refund:*:card:1"] == {"refunds_payable": 5_000, "paid_by_hand": -5_000}
+    await desk.check_audit()
+
+
+# What people do ----------------------------------------------------------------------------------------------------
+
+
+@BOTH_KINDS
+async def test_a_declined_refund_waits_for_a_person_and_a_retry_takes_a_new_key(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "refuse")
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.stuck(case, "refund_declined")
+
+    await desk.resolve(case, Action.retry)
+    await desk.status(case, CaseStatus.completed)
+
+    assert await _states(desk, case) == {"card:1": (5_000, "declined"), "card:2": (5_000, "succeeded")}
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_of_two_tenders_only_the_slice_that_was_refused_is_sent_again(desk: Desk, kind: str) -> None:
+    await desk.order("O1", tenders=TWO_TENDERS)
+    await desk.fault("voucher-O1", "refuse")
+    case = await desk.request("O1", "R1", kind=kind, lines=WHOLE)
+    shown = await desk.stuck(case, "refund_declined")
+    assert shown.refunded == 7_001
+
+    await desk.resolve(case, Action.retry)
+    await desk.status(case, CaseStatus.completed)
+
+    moved = {"card:1": (7_001, "succeeded"), "voucher:1": (2_999, "declined"), "voucher:2": (2_999, "succeeded")}
+    assert await _states(desk, case) == moved
+    assert [one["amount"] for one in await desk.refunds_of("card-O1")] == [7_001]
+    assert [one["amount"] for one in await desk.refunds_of("voucher-O1")] == [2_999]
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_a_refund_settled_by_hand_is_booked_to_its_voucher_and_the_provider_hears_nothing_more(
+    desk: Desk, kind: str
+) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "refuse")
+    case = await desk.request("O1", "R1", kind=kind)
+    await desk.stuck(case, "refund_declined")
+
+    await desk.resolve(case, Action.settle_by_hand, voucher="V-1")
+    done = await desk.status(case, CaseStatus.completed)
+
+    assert done.refunded == 5_000
+    assert (await desk.booked(case))["move:refund:*:by-hand:2"] == {"refunds_payable": 5_000, "paid_by_hand": -5_000}
+    assert (await desk.books())["calls"] == 1
+    assert await desk.refunds_of("pay-O1") == []
+    await desk.check_audit()
+
+
+async def test_a_late_webhook_for_a_refund_settled_by_hand_is_an_orphan_that_warns_of_paying_twice(tmp_path: Path) -> None:
+    policies = policies_with(tmp_path / "policies", payment={"unknown_for": "1s"})
+    async with _desk(tmp_path, policies=policies) as desk:
+        await desk.order("O1")
+        await desk.fault("pay-O1", "lookup_blind", seconds=60)
+        await desk.fault("pay-O1", "settle_later", seconds=3)
+        await desk.fault("pay-O1", "accept_then_drop")
+        case = await desk.request("O1", "R1")
+        await desk.stuck(case, "outcome_unknown")
+
+        await desk.resolve(case, Action.settle_by_hand, voucher="V-1")
+        await desk.status(case, CaseStatus.completed)
+        booked = await desk.booked(case)
+        [reason] = await desk.until(desk.orphans)
+
+        assert reason == f"refund:{case}:card:1 was settled by hand and is now reported paid: it may be paid twice"
+        assert await desk.booked(case) == booked
+        assert booked["move:refund:*:card:1"] == {"refunds_payable": 5_000, "paid_by_hand": -5_000}
+        await desk.check_audit()
+
+
+@BOTH_KINDS
+async def test_abandoning_a_declined_refund_takes_the_grant_back_and_frees_what_was_claimed(desk: Desk, kind: str) -> None:
+    await desk.order("O1")
+    await desk.fault("pay-O1", "refuse")
+    case = await desk.request("O1", "R1", kind=kind, lines=WHOLE)
+    await desk.stuck(case, "refund_declined")
+
+    await desk.resolve(case, Action.abandon)
+    await desk.status(case, CaseStatus.declined)
+
+    booked = await desk.booked(case)
+    assert sum(lines.get("refunds_payable", 0) for lines in booked.values()) == 0
+    assert sum(lines.get("sales_returns", 0) for lines in booked.values()) == 0
+    assert await _told(desk, case) == ["declined"]
+    again = await desk.request("O1", "R2", lines=WHOLE)
+    await desk.status(again, CaseStatus.completed)
+    assert [one["amount"] for one in await desk.refunds_of("pay-O1")] == [10_000]
+    await desk.check_audit()
+
+
+async def test_abandoning_the_rest_of_a_partly_paid_refund_keeps_what_was_paid(desk: Desk) -> None:
+    await desk.order("O1", tenders=TWO_TENDERS)
+    await desk.fault("voucher-O1", "refuse")
+    case = await desk.request("O1", "R1", lines=WHOLE)
+    await desk.stuck(case, "refund_declined")
+
+    await desk.resolve(case, Action.abandon)
+    done = await desk.status(case, CaseStatus.completed)
+
+    assert done.refunded == 7_001
+    assert sum(lines.get("sales_returns", 0) for lines in (await desk.booked(case)).values()) == 7_001
+    [again] = await desk.tell(request_event("O1", "R2"))
+    await desk.status(again["case_id"], CaseStatus.declined)
+    await desk.check_audit()
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(("amount", "slices"), [(8_000, {"voucher:2": (999, "succeeded")}), (7_001, {})])
+async def test_an_amount_lowered_by_a_person_is_what_is_refunded_in_all(
+    desk: Desk, kind: str, amount: int, slices: dict[str, tuple[int, str]]
+) -> None:
+    await desk.order("O1", tenders=TWO_TENDERS)
+    await desk.fault("voucher-O1", "refuse")
+    case = await desk.request("O1", "R1", kind=kind, lines=WHOLE)
+    await desk.stuck(case, "refund_declined")
+    with pytest.raises(Conflict, match="the amount lies between 7001"):
+        await desk.resolve(case, Action.amend, amount=7_000)
+
+    await desk.resolve(case, Action.amend, amount=amount)
+    done = await desk.status(case, CaseStatus.completed)
+
+    assert done.refunded == amount
+    assert await _states(desk, case) == {"card:1": (7_001, "succeeded"), "voucher:1": (2_999, "declined"), **slices}
+    assert sum(lines.get("sales_returns", 0) for lines in (await desk.booked(case)).values()) == amount
+    await desk.check_audit()
+
+
+# What the buyer hears ----------------------------------------------------------------------------------------------
+
+
+class Mailbox:
+    """A mail server's handler: it keeps what comes, and knows nobody of `unknown`."""
+
+    def __init__(self) -> None:
+        self.unknown: set[str] = set()
+        self.mails: list[tuple[str, EmailMessage]] = []
+
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]) -> str:
+        if address in self.unknown:
+            return "550 5.1.1 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        mail = message_from_bytes(envelope.content, EmailMessage, policy=policy.default)
+        self.mails.extend((to, mail) for to in envelope.rcpt_tos)
+        return "250 OK"
+
+
+@asynccontextmanager
+async def _mail_desk(tmp_path: Path) -> AsyncIterator[tuple[Desk, Mailbox]]:
+    box = Mailbox()
+    server = await asyncio.get_running_loop().create_server(lambda: SMTP(box, hostname="mail.test"), "127.0.0.1", 0)
+    async with server, _desk(tmp_path, messaging="smtp", smtp_port=server.sockets[0].getsockname()[1]) as desk:
+        yield desk, box
+
+
+async def test_a_refund_is_told_once_by_mail_in_the_language_of_the_buyer(tmp_path: Path) -> None:
+    async with _mail_desk(tmp_path) as (desk, box):
+        for locale in ("zh", "en"):
+            await desk.order(locale, buyer={"buyer_id": "b", "email": f"{locale}@example.com", "locale": locale})
+            await desk.request(locale, f"R-{locale}")
+        numbers = {loc: (await desk.status(case_id(f"R-{loc}"), CaseStatus.completed)).case_no for loc in ("zh", "en")}
+
+        mails = {to: mail for to, mail in box.mails}
+        assert len(box.mails) == 2
+        assert mails["zh@example.com"]["subject"] == "退款已到账：订单 zh"
+        assert f"售后单 {numbers['zh']} 的退款 CNY 50.00" in mails["zh@example.com"].get_content()
+        assert mails["en@example.com"]["subject"] == "Refunded: order en"
+        assert f"CNY 50.00 for case {numbers['en']}" in mails["en@example.com"].get_content()
+        await desk.check_audit()
+
+
+async def test_a_mail_to_an_unknown_recipient_waits_for_a_person_who_corrects_the_address(tmp_path: Path) -> None:
+    async with _mail_desk(tmp_path) as (desk, box):
+        box.unknown.add("gone@example.com")
+        await desk.order("O1", buyer={"buyer_id": "b", "email": "gone@example.com"})
+        case = await desk.request("O1", "R1")
+        await desk.stuck(case, "message_undeliverable")
+        assert box.mails == []
+
+        await desk.resolve(case, Action.amend, recipient="found@example.com")
+        await desk.status(case, CaseStatus.completed)
+
+        assert [to for to, _ in box.mails] == ["found@example.com"]
+        await desk.check_audit()
+
+
+async def test_a_message_that_cannot_be_sent_for_a_while_arrives_once(desk: Desk) -> None:
+    await desk.order("O1")
+    await desk.fault(case_id("R1"), "message_down", times=2)
+    case = await desk.request("O1", "R1")
+
+    await desk.status(case, CaseStatus.completed)
+
+    assert await desk.messages(case) == [("refund_paid", "buyer", 1)]
     await desk.check_audit()

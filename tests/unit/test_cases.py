@@ -86,7 +86,7 @@ def test_an_outcome_goes_before_attention_before_review_before_any_track(
 def test_every_status_is_an_outcome_or_can_still_become_one() -> None:
     reachable = {headline(CaseView(case_id="c", tracks=tracks)) for tracks in ALL_TRACKS}
     assert reachable | {CaseStatus.in_review, CaseStatus.attention} | OUTCOMES == set(CaseStatus)
-    assert OUTCOMES == {CaseStatus.completed, CaseStatus.declined, CaseStatus.withdrawn, CaseStatus.expired}
+    assert {CaseStatus.completed, CaseStatus.declined, CaseStatus.withdrawn, CaseStatus.expired} == OUTCOMES
 
 
 # The view ------------------------------------------------------------------------------------------------------------

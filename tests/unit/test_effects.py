@@ -74,9 +74,9 @@ def test_an_effect_that_is_live_no_more_is_dead_for_good(known: EffectState, rep
 
 
 def test_every_state_counts_against_the_tender_or_is_proven_undone() -> None:
-    assert LIVE | DEAD == set(EffectState)
+    assert set(EffectState) == LIVE | DEAD
     assert not LIVE & DEAD
-    assert OPEN == {EffectState.unknown, EffectState.pending}
+    assert {EffectState.unknown, EffectState.pending} == OPEN
     assert OPEN < LIVE
     assert {EffectState.succeeded, EffectState.planned} < LIVE
 

@@ -12,9 +12,7 @@ from domain.entitlement import AbovePaid, asked, entitled, value
 from domain.errors import Rejected
 from domain.events import AftersaleRequested, CaseKind, OrderLine, RequestedLine
 
-LINES = st.builds(
-    OrderLine, line_id=st.just("1"), sku=st.just("A"), quantity=st.integers(1, 12), amount=st.integers(0, 1_000)
-)
+LINES = st.builds(OrderLine, line_id=st.just("1"), sku=st.just("A"), quantity=st.integers(1, 12), amount=st.integers(0, 1_000))
 ASKED_FOR = st.tuples(st.integers(1, 12), st.integers(0, 1_200))
 """Units and minor units, some more than any line has."""
 

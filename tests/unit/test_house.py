@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"activities", "adapters", "cli", "db", "domain", "engine", "sandbox", "settings", "starter", "web", "worker", "workflows"}
+OURS = set("activities adapters cli db domain engine sandbox settings starter web worker workflows".split())
 
 MAY_IMPORT = {
     "settings": {"domain"},
