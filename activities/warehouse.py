@@ -57,6 +57,8 @@ class WarehouseDesk:
     async def cancel_return(self, progress: Progress) -> Outcome:
         """Nothing will come after all."""
         rma = progress.case_id
+        async with self._db.write() as session:
+            await cases.store(session, progress)
         intent = Intent(
             key=effects.cancel_rma_key(rma), case_id=rma, kind=EffectKind.cancel_rma, content=rma, provider="warehouse"
         )

@@ -71,6 +71,8 @@ async def conclude(
     row = await session.get(EffectRow, key, with_for_update=True)
     if row is None or not news(row.state, outcome.state):
         return row
+    if row.cause == "amount_differs" and outcome.state is EffectState.pending:
+        return row  # older than the report of another amount
     if row.amount is not None and outcome.amount is not None and outcome.amount != row.amount:
         row.state, row.cause, row.reference = EffectState.unknown, "amount_differs", outcome.reference
         row.detail = f"asked for {row.amount}, the provider reports {outcome.amount} {outcome.state}"

@@ -49,3 +49,8 @@ class Wait(Model):
 def polls(after: timedelta, at_most: timedelta, count: int) -> timedelta:
     """The pause before the poll number `count` (from 0): doubling, up to `at_most`."""
     return min(after * float(1 << min(count, 20)), at_most)
+
+
+def in_words(at: datetime) -> str:
+    """For people: `2026-11-22 15:30 UTC`."""
+    return f"{at:%Y-%m-%d %H:%M} UTC"

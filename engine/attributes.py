@@ -1,9 +1,12 @@
 """What a case can be searched by in Temporal. The server keeps these in plaintext: no personal data in any of them."""
 
+from datetime import datetime
+from typing import Any
+
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 from temporalio.service import RPCError
 
 from domain.errors import Conflict, DependencyDown
@@ -20,6 +23,15 @@ _TYPES = {
     key.name: IndexedValueType.ValueType(key.indexed_value_type)
     for key in (CASE_KIND, CASE_STATUS, MERCHANT, CHANNEL, DEADLINE, ATTENTION)
 }
+
+
+def changes(status: str, cause: str | None, deadline: datetime | None) -> list[SearchAttributeUpdate[Any]]:
+    """The update that makes a running case's attributes say this; what is None is unset."""
+    return [
+        CASE_STATUS.value_set(status),
+        ATTENTION.value_set(cause) if cause else ATTENTION.value_unset(),
+        DEADLINE.value_set(deadline) if deadline else DEADLINE.value_unset(),
+    ]
 
 
 async def register(client: Client) -> None:

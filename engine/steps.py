@@ -48,7 +48,7 @@ class Step(Model):
 
 
 ACTIVITIES = {
-    "register": "registered: entitlement reserved, decided by policy",
+    "register": "registered and decided by policy",
     "record_decision": "person's decision put into the records",
     "announce_parcel": "parcel on its way put into the records",
     "settle_step_by_hand": "step seen to by hand, put into the records",

@@ -168,7 +168,8 @@ class Desk:
             found = await self.case(case)
             return found if found.status in wanted else None
 
-        return await self.until(there, within, lambda: f"{case} to be {' or '.join(wanted)}")
+        shown: Case = await self.until(there, within, lambda: f"{case} to be {' or '.join(wanted)}")
+        return shown
 
     async def stuck(self, case: str, cause: str, within: float = 20) -> Case:
         """Wait until the case needs a person, and expect it to say `cause`."""

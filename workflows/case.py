@@ -6,11 +6,10 @@ decide by update (refused with a reason); both only change fields here, and wake
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.notification import Notification, Tell
@@ -19,18 +18,17 @@ with workflow.unsafe.imports_passed_through():
     from domain import money
     from domain.attention import CAUSES
     from domain.cases import Action, Attention, CaseRequest, CaseStatus, CaseView, Claim, Note, Progress, TrackState
-    from domain.deadlines import Wait
+    from domain.deadlines import Wait, in_words
     from domain.effects import EffectKind, EffectState, Outcome
     from domain.events import AftersaleWithdrawn, DeadlineChanged
     from domain.policy import Verdict
     from domain.resolution import Judgement, Resolution
     from engine import attributes
+    from workflows.calls import Verb, call, conflict, innermost, write
     from workflows.clock import Clock
     from workflows.endings import Abandoned, Withdrawn
 
 T = TypeVar("T")
-Verb = Callable[[Any, Any], Awaitable[T]]
-"""An activity: a method of the outside party's class, with one argument."""
 
 _MENTION = timedelta(minutes=1)
 """How long a message on the way is tried; the one that ends a case is tried as long as money is."""
@@ -274,7 +272,7 @@ class CaseProcess:
     def _on_deadline(self, fact: str, event: DeadlineChanged) -> None:
         if self.is_news(fact):
             self._platform_deadline = event.deadline
-            self.note("deadline.moved", f"{event.deadline:%Y-%m-%d %H:%M:%S} UTC")
+            self.note("deadline.moved", in_words(event.deadline))
 
     @workflow.update(name="decide")
     def _on_decide(self, judgement: Judgement) -> CaseView:
@@ -328,7 +326,7 @@ class CaseProcess:
 
     async def store(self) -> None:
         progress = self.progress()
-        await self._write(Registration.store, progress)
+        await write(Registration.store, progress)
         self.sent(progress)
         self._publish()
 
@@ -344,37 +342,19 @@ class CaseProcess:
         if (status, view.deadline) == known or (status in _SOON and self._published in _SOON):
             return
         self._published, self._published_deadline = status, view.deadline
-        workflow.upsert_search_attributes(
-            [
-                attributes.CASE_STATUS.value_set(status),
-                attributes.ATTENTION.value_set(view.attention.cause) if view.attention else attributes.ATTENTION.value_unset(),
-                attributes.DEADLINE.value_set(view.deadline) if view.deadline else attributes.DEADLINE.value_unset(),
-            ]
-        )
+        workflow.upsert_search_attributes(attributes.changes(status, view.attention and view.attention.cause, view.deadline))
 
     async def local(self, verb: Verb[T], what: object) -> T:
         """A tiny idempotent write to our own tables: nothing can go on without it."""
         while True:
             try:
-                return await self._write(verb, what)
+                return await write(verb, what)
             except ActivityError as error:
                 await self.park("record", "unexpected", ": ".join(innermost(error)))
 
-    async def _write(self, verb: Verb[T], what: object) -> T:
-        retry = RetryPolicy(maximum_interval=timedelta(seconds=10))
-        return await workflow.execute_local_activity_method(
-            verb, args=[what], start_to_close_timeout=timedelta(seconds=30), retry_policy=retry
-        )
-
     async def outside(self, verb: Verb[T], what: object, within: timedelta | None = None) -> T:
         """A call that leaves the house: tried for as long as the policy says, then it is for a person."""
-        return await workflow.execute_activity_method(
-            verb,
-            args=[what],
-            start_to_close_timeout=timedelta(seconds=60),
-            schedule_to_close_timeout=within or self.case.terms.payment.try_for,
-            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=30)),
-        )
+        return await call(verb, what, within=within or self.case.terms.payment.try_for)
 
     def _told(self, template: str) -> tuple[str, ...]:
         return self.case.terms.tell.get(template, ()) if self._registered else ()
@@ -395,7 +375,7 @@ class CaseProcess:
     ) -> None:
         known = {
             "amount": money.show(self.view.refunded, self.request.currency),
-            "deadline": shown_time(self.view.deadline),
+            "deadline": in_words(self.view.deadline) if self.view.deadline else "",
         }
         shown = MessageFacts(case_no="", order_id=self.request.order_id, **(known | facts))
         progress = self.progress(ending() if ending else None)
@@ -413,21 +393,3 @@ class CaseProcess:
         else:
             await self.local(Notification.tell, message)
         self.sent(progress)
-
-
-def innermost(error: ActivityError) -> tuple[str, str]:
-    """(our error code, what it says) of the failure behind a failed activity; a timeout has the code `Timeout`."""
-    cause: BaseException | None = error.cause
-    while isinstance(cause, BaseException) and not isinstance(cause, ApplicationError) and cause.__cause__:
-        cause = cause.__cause__
-    if isinstance(cause, ApplicationError):
-        return cause.type or "Unexpected", cause.message
-    return "Timeout", str(cause or error)
-
-
-def shown_time(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC" if at else ""
-
-
-def conflict(message: str) -> ApplicationError:
-    return ApplicationError(message, type="Conflict", non_retryable=True)

@@ -17,7 +17,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.events import RefundFailed, RefundSettled
     from domain.resolution import Resolution
     from domain.settlement import Settlement, amended
-    from workflows.case import CaseProcess, innermost
+    from workflows.calls import innermost
+    from workflows.case import CaseProcess
 
 
 class RefundingProcess(CaseProcess):
@@ -30,6 +31,7 @@ class RefundingProcess(CaseProcess):
         self._reports: list[RefundSettled | RefundFailed] = []
         self._round = 1
         self._first_tender: str | None = None
+        self._fixed_amount: int | None = None
 
     async def refund(self, owed: Settlement) -> None:
         """Move `owed` back over the tenders; when this returns, all of it is confirmed and booked."""
@@ -55,10 +57,13 @@ class RefundingProcess(CaseProcess):
         return GoodsOfCase(progress=progress, request=self.request, claims=self.case.claims)
 
     async def undo(self) -> None:
-        if self.money_moves:
-            progress = self.progress()
-            await self.local(Finance.take_grant_back, progress)
-            self.sent(progress)
+        if self.settled.lines:
+            await self._take_grant_back()
+
+    async def _take_grant_back(self) -> None:
+        progress = self.progress()
+        await self.local(Finance.take_grant_back, progress)
+        self.sent(progress)
 
     async def _submit(self, again: bool) -> tuple[str, str] | None:
         """Plan and submit what is not submitted yet; the cause and detail if that did not work."""
@@ -87,14 +92,14 @@ class RefundingProcess(CaseProcess):
         """Wait until every slice has a final outcome; the cause and detail if one does not get it, or a bad one."""
         terms, since, polled = self.case.terms.payment, workflow.now(), 0
         while open_ := [part for part in self.slices.values() if part.state in OPEN]:
-            if differs := next((part for part in open_ if part.cause == "amount_differs"), None):
+            if differs := self._differing():
                 return "amount_differs", differs.detail
             unknown = any(part.state is EffectState.unknown for part in open_)
             ends = since + (terms.unknown_for if unknown else terms.confirm_within)
             if workflow.now() >= ends:
                 return ("outcome_unknown" if unknown else "refund_overdue"), ", ".join(part.key for part in open_)
             pause = polls(terms.poll_after, terms.poll_at_most, polled)
-            await self.until(self._all_final, by=min(workflow.now() + pause, ends))
+            await self.until(lambda: self._all_final() or bool(self._differing()), by=min(workflow.now() + pause, ends))
             if not self._all_final():
                 polled += 1
                 await self._look_up()
@@ -112,6 +117,7 @@ class RefundingProcess(CaseProcess):
         """Park until somebody, or the provider, resolves it. True if a key whose outcome is unknown may be sent again."""
         self.view = self.view.on(money=TrackState.stuck)
         waits = any(part.state in OPEN for part in self.slices.values())
+        self.money_moves = waits or self.view.refunded > 0  # else surely nothing moved: the buyer may still withdraw
         resolution = await self.park(
             "refund",
             cause,
@@ -128,7 +134,10 @@ class RefundingProcess(CaseProcess):
             self._new_round()
             self._first_tender = resolution.tender_id
             if resolution.amount is not None:
+                self._fixed_amount = resolution.amount
                 self.settled = amended(self.settled, resolution.amount)
+                if resolution.amount == self.view.refunded:  # no round follows that would lower the grant
+                    await self._take_grant_back()
         return resolution.action is Action.retry and cause == "outcome_unknown"
 
     async def _settle_by_hand(self, resolution: Resolution) -> None:
@@ -157,11 +166,16 @@ class RefundingProcess(CaseProcess):
     def _all_final(self) -> bool:
         return not any(part.state in OPEN for part in self.slices.values())
 
+    def _differing(self) -> SliceState | None:
+        """A slice of which another amount was reported."""
+        return next((part for part in self.slices.values() if part.state in OPEN and part.cause == "amount_differs"), None)
+
     def _learn(self, parts: list[SliceState]) -> None:
         """Take over what the effect log says, unless a report that came meanwhile says more."""
         for part in parts:
             known = self.slices.get(part.key)
-            if known is None or known.state is part.state or news(known.state, part.state):
+            differs = known is not None and known.state in OPEN and part.cause == "amount_differs"
+            if known is None or differs or known.state is part.state or news(known.state, part.state):
                 self.slices[part.key] = part
         for report in [report for report in self._reports if report.refund_key in self.slices]:
             self._reports.remove(report)

@@ -6,11 +6,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.registration import ParcelSent, Registration
     from activities.warehouse import Receipt, WarehouseDesk
     from domain.cases import CaseRequest, CaseStatus, CaseView, Counted, TrackState
-    from domain.deadlines import Wait
+    from domain.deadlines import Wait, in_words
     from domain.effects import EffectKind
     from domain.events import ParcelReturning, WarehouseReceived
     from domain.settlement import Settlement, amended, owed_for_goods
-    from workflows.case import shown_time
     from workflows.endings import to_one_outcome
     from workflows.refunding import RefundingProcess
 
@@ -24,7 +23,6 @@ class ReturnProcess(RefundingProcess):
         self.parcels: list[ParcelReturning] = []
         self.receipts: dict[str, WarehouseReceived] = {}
         self._unrecorded: list[ParcelReturning | WarehouseReceived] = []
-        self._fixed_amount: int | None = None
 
     @workflow.run
     @to_one_outcome
@@ -46,7 +44,7 @@ class ReturnProcess(RefundingProcess):
         self.view = self.view.on(goods_in=TrackState.awaiting_customer)
         self.authorized = True
         rma = await self.ask(WarehouseDesk.expect_return, EffectKind.rma, self.goods)
-        deadline = shown_time(workflow.now() + self.case.terms.parcel.within)
+        deadline = in_words(workflow.now() + self.case.terms.parcel.within)
         await self.tell("return_address", address=rma.detail, deadline=deadline)
 
     async def parcel_on_its_way(self) -> bool:
@@ -85,7 +83,9 @@ class ReturnProcess(RefundingProcess):
     def owed(self) -> Settlement:
         """What the counted units are worth by grade, or what a person said."""
         owed = owed_for_goods(self.case.claims, self.counted, self.case.terms.grades, self.case.terms.fee)
-        return owed if self._fixed_amount is None else amended(Settlement(lines=self.case.claims), self._fixed_amount)
+        if self._fixed_amount is None:
+            return owed
+        return amended(owed if owed.gross else Settlement(lines=self.case.claims), self._fixed_amount)
 
     @property
     def counted(self) -> list[Counted]:

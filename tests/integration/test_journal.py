@@ -127,7 +127,7 @@ def test_one_day_alone_has_the_entries_of_that_utc_day(books: Database, hledger:
     assert ask(hledger, text, "codes").split() == ["grant:lanhua:tmall:R1:1", "goods:lanhua:web:R2:G1"]
 
 
-async def test_more_entries_than_are_read_at_once_all_come(books: Database, hledger: str) -> None:
+async def test_more_entries_than_are_read_at_once_all_come(books: Database) -> None:
     async with books.write() as session:
         await ledger.post(session, [grant(f"lanhua:tmall:M{n}", 1, AT, "CNY", gross=1, fee=0) for n in range(1_200)])
 

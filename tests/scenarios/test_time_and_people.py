@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,10 +12,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType, ResetReapplyExcludeType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 
-from db.models import NoteRow
-from domain.cases import CaseStatus, workflow_id
+from db.models import InboxRow, InboxState, NoteRow
+from domain.cases import CaseStatus, CaseView, workflow_id
+from domain.effects import EffectKind, EffectState
 from domain.errors import Conflict, NotFound
 from domain.policy import Verdict
 from engine import attributes
@@ -198,6 +204,8 @@ POINTS = {
     "refund, too late to stop": Point("refund", "shipment_not_stopped", shipped=False, fault="stop_too_late"),
     "refund, stop refused": Point("refund", "shipment_not_stopped", shipped=False, fault="warehouse_refuse"),
     "refund, no warehouse": Point("refund", "warehouse_down", shipped=False, fault="warehouse_down"),
+    "refund, declined by the provider": Point("refund", "refund_declined", fault="refuse"),
+    "refund, no provider": Point("refund", "provider_down", fault="rate_limit"),
     "return, in review": Point("return", "in_review", dear=True),
     "return, review overdue": Point("return", "review_overdue", dear=True),
     "return, RMA refused": Point("return", "warehouse_refused", fault="warehouse_refuse"),
@@ -206,13 +214,14 @@ POINTS = {
     "return, awaiting goods": Point("return", "awaiting_warehouse", facts=("parcel",), rma="cancelled"),
     "return, goods overdue": Point("return", "goods_overdue", facts=("parcel",), rma="cancelled"),
     "return, goods short": Point("return", "goods_short", facts=("parcel", "half"), rma="expected"),
+    "return, refund declined": Point("return", "refund_declined", fault="refuse", facts=("all",), rma="expected"),
 }
 
 
 async def reach(desk: Desk, n: int, point: Point) -> str:
     """The case, waiting at the point."""
     case = case_id(f"R{n}")
-    for about in (case, f"lanhua:tmall:O{n}"):
+    for about in (case, f"lanhua:tmall:O{n}", f"pay-O{n}"):
         if point.fault:
             await desk.fault(about, point.fault, times=None)
     cheap = [DEAR[0] | {"amount": 10_000}]
@@ -222,6 +231,7 @@ async def reach(desk: Desk, n: int, point: Point) -> str:
     facts = {
         "parcel": fact("parcel.returning", f"R{n}", waybill=f"SF{n}", sent_at=now().isoformat()),
         "half": event("warehouse.received", f"W{n}", **received(case, f"W{n}", 1)),
+        "all": event("warehouse.received", f"W{n}", **received(case, f"W{n}", 2)),
     }
     await desk.tell(*(facts[one] for one in point.facts))
 
@@ -285,4 +295,135 @@ async def test_t2_once_money_may_have_moved_a_withdrawal_is_noted_and_the_case_g
     assert (await notes(desk, case))["buyer.withdrew"].text == "too late"
     assert [one["amount"] for one in await desk.refunds_of(f"pay-O{n}")] == [5_000]
     assert {template for template, _, _ in await desk.messages(case)} & {"refund_paid", "withdrawn"} == {"refund_paid"}
+    await desk.check_audit()
+
+
+async def test_t2_a_withdrawal_that_came_too_late_holds_if_the_provider_then_fails_the_refund(desk: Desk, n: int) -> None:
+    await desk.order(f"O{n}")
+    await desk.fault(f"pay-O{n}", "fail_later", seconds=1.5)
+    case = await desk.request(f"O{n}", f"R{n}")
+    await desk.status(case, CaseStatus.awaiting_settlement)
+    await withdraw(desk, n)
+
+    ended = await desk.status(case, CaseStatus.withdrawn)
+
+    assert ended.refunded == 0
+    assert [one["state"] for one in await desk.refunds_of(f"pay-O{n}")] == ["failed"]
+    await desk.check_audit()
+
+
+# T6: a case is reset after its refund was paid --------------------------------------------------------------------------
+
+
+async def reset(desk: Desk, case: str, *, before: str, keep_signals: bool) -> None:
+    """Reset the case to the workflow task that asked for the activity `before`, or to the first one of all."""
+    client = await client_of(desk)
+    history = await client.get_workflow_handle(workflow_id(case)).fetch_history()
+    point = 0
+    for past in history.events:
+        scheduled = past.activity_task_scheduled_event_attributes
+        if point and (not before or scheduled.activity_type.name == before):
+            break
+        if past.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+            point = past.event_id
+    else:
+        raise AssertionError(f"{case} never came to {before}")
+    exclude = [] if keep_signals else [ResetReapplyExcludeType.RESET_REAPPLY_EXCLUDE_TYPE_SIGNAL]
+    await client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow_id(case)),
+            reason="a test",
+            workflow_task_finish_event_id=point,
+            request_id=str(uuid.uuid4()),
+            reset_reapply_exclude_types=exclude,
+        )
+    )
+    result = await client.get_workflow_handle(workflow_id(case), result_type=CaseView).result()
+    assert result.outcome is CaseStatus.completed
+
+
+@pytest.mark.parametrize("keep_signals", [True, False], ids=["signals kept", "signals lost"])
+@pytest.mark.parametrize("before", ["", "refund"], ids=["from the beginning", "from before the refund"])
+@pytest.mark.parametrize("kind", ["refund", "return"])
+async def test_t6_a_case_that_is_reset_after_its_refund_pays_nothing_again(
+    desk: Desk, n: int, kind: str, before: str, keep_signals: bool
+) -> None:
+    await desk.order(f"O{n}")
+    case = await desk.request(f"O{n}", f"R{n}", kind=kind)
+    if kind == "return":
+        await desk.tell(event("warehouse.received", f"W{n}", **received(case, f"W{n}", 1)))
+    await desk.status(case, CaseStatus.completed)
+    paid, told = await desk.refunds_of(f"pay-O{n}"), await desk.messages(case)
+
+    await reset(desk, case, before=before, keep_signals=keep_signals)
+
+    assert [one["amount"] for one in paid] == [5_000]
+    assert await desk.refunds_of(f"pay-O{n}") == paid
+    [effect] = await desk.effects(case, EffectKind.refund)
+    assert (effect.key, effect.state, effect.calls) == (f"refund:{case}:card:1", EffectState.succeeded, 1)
+    assert await desk.messages(case) == told
+    await desk.check_audit()
+
+
+# T7: told again and again, in any order ---------------------------------------------------------------------------------
+
+
+async def states_of(desk: Desk, case: str) -> Counter[tuple[str, InboxState]]:
+    async with desk.stack.db.read() as session:
+        rows = await session.scalars(select(InboxRow).where(InboxRow.case_id == case))
+        return Counter((row.type, row.state) for row in rows)
+
+
+async def test_t7_five_requests_from_two_sources_behind_their_own_facts_are_one_case(desk: Desk, n: int) -> None:
+    case = case_id(f"R{n}")
+    parcel = fact("parcel.returning", f"R{n}", waybill=f"SF{n}", sent_at=now().isoformat())
+    goods = event("warehouse.received", f"W{n}", source="/wms", **received(case, f"W{n}", 1))
+    asked = request_event(f"O{n}", f"R{n}", kind="return")
+    again = [asked, asked | {"id": f"{n}-b"}, asked | {"source": "/mirror"}, asked | {"source": "/mirror", "id": f"{n}-b"}]
+
+    early = await desk.tell(goods, parcel, goods, asked)
+    assert [answer["status"] for answer in early] == ["waiting", "waiting", "duplicate", "waiting"]
+    more = await asyncio.gather(*(desk.tell(one) for one in again))
+    assert {answer["status"] for [answer] in more} == {"waiting", "duplicate"}
+    await desk.order(f"O{n}")
+    ended = await desk.status(case, CaseStatus.completed)
+    late = await asyncio.gather(*(desk.tell(one) for one in [*again, parcel, goods]))
+
+    assert {answer["status"] for [answer] in late} == {"duplicate"}
+    assert ended.refunded == 5_000
+    assert [one["amount"] for one in await desk.refunds_of(f"pay-O{n}")] == [5_000]
+    assert await states_of(desk, case) == {
+        ("aftersale.requested", InboxState.processed): 4,
+        ("parcel.returning", InboxState.processed): 1,
+        ("warehouse.received", InboxState.processed): 1,
+        ("payment.refund_settled", InboxState.processed): 1,
+    }
+    assert set(await desk.messages(case)) == {("return_address", "buyer", 1), ("refund_paid", "buyer", 1)}
+    await desk.check_audit()
+
+
+async def test_t7_another_request_under_a_known_reference_is_refused(desk: Desk, n: int) -> None:
+    await desk.order(f"O{n}")
+    case = await desk.request(f"O{n}", f"R{n}")
+    other = request_event(f"O{n}", f"R{n}", id_=f"{n}-other", lines=[{"line_id": "1", "quantity": 2}])
+
+    [refused] = await desk.tell(other)
+
+    assert (refused["http"], refused["status"], refused["field"]) == (409, "rejected", "data.reference")
+    assert (await desk.status(case, CaseStatus.completed)).refunded == 5_000
+    await desk.check_audit()
+
+
+async def test_t7_another_content_under_a_known_event_id_is_refused(desk: Desk, n: int) -> None:
+    await desk.order(f"O{n}")
+    case = await desk.request(f"O{n}", f"R{n}")
+    known = request_event(f"O{n}", f"R{n}")
+
+    [refused] = await desk.tell(known | {"data": known["data"] | {"reference": f"S{n}"}})
+
+    assert (refused["http"], refused["status"], refused["field"]) == (409, "rejected", "id")
+    with pytest.raises(NotFound):
+        await desk.case(case_id(f"S{n}"))
+    assert (await desk.status(case, CaseStatus.completed)).refunded == 5_000
     await desk.check_audit()

@@ -100,7 +100,7 @@ def test_a_duration_longer_than_time_is_refused(text: str) -> None:
         TypeAdapter(Duration).validate_python(text)
 
 
-@given(amount=st.integers(1, 10_000), unit=st.sampled_from(["s", "m", "h", "d"]))
+@given(amount=st.integers(1, 300), unit=st.sampled_from(["s", "m", "h", "d"]))
 def test_a_duration_read_once_is_read_again_from_a_history(amount: int, unit: str) -> None:
     adapter = TypeAdapter[timedelta](Duration)
     read = adapter.validate_python(f"{amount}{unit}")
