@@ -26,7 +26,7 @@ from db.models import InboxRow, InboxState
 from db.session import Database
 from domain.cases import CaseRequest, CaseView, Model, workflow_id
 from domain.effects import Outcome
-from domain.envelope import Event, parse_event, parse_json
+from domain.envelope import Event, parse_event, parse_json, storable
 from domain.errors import AftersalesError, Conflict, DependencyDown, NotFound, Rejected
 from domain.policy import Policies
 from domain.resolution import Judgement, Resolution
@@ -189,13 +189,15 @@ class Starter:
             return  # by the process that crashed before it could say so
 
     async def _refuse(self, raw: Any, body: str, error: AftersalesError) -> Answer:
-        said = {name: str(raw.get(name, "")) if isinstance(raw, dict) else "" for name in ("source", "id", "type")}
+        names = ("source", "id", "type")
+        said = {name: storable(str(raw.get(name, ""))) if isinstance(raw, dict) else "" for name in names}
         async with self._db.write() as session:
-            await inbox.keep_rejected(session, said["source"], said["type"], body, str(error), _now())
+            reason = storable(str(error))
+            await inbox.keep_rejected(session, said["source"], said["type"], storable(body), reason, _now())
         return Answer(
             status=AnswerStatus.rejected,
             field=error.field,
-            reason=error.message,
+            reason=storable(error.message),
             conflict=isinstance(error, Conflict),
             **{name: text[:200] for name, text in said.items()},
         )

@@ -6,8 +6,10 @@ Whoever finds the intent *unknown* died in the middle of it, or had no answer: t
 again, and for the rest the other side is asked what it did.
 """
 
+import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar
 
@@ -39,7 +41,8 @@ def verb(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         workflow_id = (activity.in_activity() and activity.info().workflow_id) or ""
         try:
             with bound_contextvars(workflow_id=workflow_id, case_id=workflow_id.removeprefix("case/")):
-                return await work(*args, **kwargs)
+                async with _heard_of():
+                    return await work(*args, **kwargs)
         except AftersalesError as error:
             raise ApplicationError(
                 str(error),
@@ -50,6 +53,25 @@ def verb(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             ) from error
 
     return told
+
+
+@asynccontextmanager
+async def _heard_of() -> AsyncIterator[None]:
+    """Tells the server that this process lives: what a killed one had begun is taken up when it is not heard of any more,
+    and not only when the time of a whole attempt is over."""
+    timeout = activity.info().heartbeat_timeout if activity.in_activity() else None
+
+    async def beat(every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            activity.heartbeat()
+
+    beating = asyncio.create_task(beat(timeout.total_seconds() / 3)) if timeout else None
+    try:
+        yield
+    finally:
+        if beating:
+            beating.cancel()
 
 
 class EffectLog:

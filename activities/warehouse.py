@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
@@ -93,7 +94,9 @@ class WarehouseDesk:
             at = receipt.progress.at
             if received.corrects and await ledger.find(session, f"goods:{case_id}:{received.corrects}"):
                 await ledger.reverse(session, f"goods:{case_id}:{received.corrects}", at, "Receipt corrected")
-            priced = await self._at_cost(session, receipt, counted)
+            by = select(ReceiptRow).where(ReceiptRow.case_id == case_id, ReceiptRow.corrects == received.receipt_id)
+            overtaken = await session.scalar(by) is not None  # its correction came first, and counts instead
+            priced = [] if overtaken else await self._at_cost(session, receipt, counted)
             entry = goods(received.receipt_id, case_id, at, receipt.request.currency, priced)
             await ledger.post(session, [entry] if entry else [])
             await cases.store(session, receipt.progress)

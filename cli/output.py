@@ -1,6 +1,7 @@
 """How commands show things: a table for people, one JSON object a line for programs."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
-"""Where people read; in a pipe it is as wide as it needs to be."""
+_IN_A_PIPE = None if sys.stdout.isatty() else 200
+
+console = Console(width=_IN_A_PIPE)
+"""Where people read; in a pipe it is as wide as rows are long."""
 errors = Console(stderr=True)
 
 
@@ -28,9 +32,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     materialized = [list(row) for row in rows]
     for index, column in enumerate(columns):
         numeric = bool(materialized) and all(isinstance(row[index], int) for row in materialized)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not index)
     for row in materialized:
-        shown.add_row(*(text(value) for value in row))
+        shown.add_row(*(Text(text(value)) for value in row))  # `:tea:` in an id and [x] in a text mean themselves
     console.print(shown)
 
 

@@ -40,7 +40,7 @@ async def keep_rejected(session: AsyncSession, source: str, type_: str, body: st
         event_id=None,
         type=type_[:80],
         sha="",
-        body=body[:_LONGEST_BODY].replace("\x00", "\ufffd"),
+        body=body[:_LONGEST_BODY],
         reason=reason,
     )
     row.state, row.received_at, row.settled_at = InboxState.rejected, at, at

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import cases, effects, orders
 from db.models import Case, InboxRow, InboxState, Order, ParcelRow, ReceiptRow
+from db.session import insert
 from domain import events
 from domain.cases import OUTCOMES, CaseRequest, order_key
 from domain.effects import EffectState, Outcome
@@ -132,6 +133,9 @@ async def _(data: events.OfCase, intake: Intake) -> Routed:
 @_apply.register
 async def _(data: events.ParcelReturning, intake: Intake) -> Routed:
     routed = await _fact(data.case_id, intake)
+    if routed.state is InboxState.accepted:  # known from here on to receipts that name no more than the waybill
+        row = {"waybill": data.waybill, "case_id": data.case_id, "sent_at": data.sent_at}
+        await intake.session.execute(insert(intake.session)(ParcelRow).values(row).on_conflict_do_nothing())
     return routed._replace(wakes=f"waybill:{data.waybill}")
 
 

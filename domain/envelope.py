@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ LATEST_DEADLINE = timedelta(days=400)
 """A deadline later than this is a mistake in the sender's clock or units."""
 CLOCK_SKEW = timedelta(days=1)
 """What has happened cannot lie further in the future than clocks differ."""
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL, and halves of characters: JSON can say them, PostgreSQL and UTF-8 cannot hold them."""
 
 
 class Event(NamedTuple):
@@ -43,10 +48,16 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def storable(text: str) -> str:
+    """The text with a mark wherever it says what cannot be stored."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
 def parse_event(raw: Any, now: datetime) -> Event:
     """A decoded JSON object as an event. Raises `Rejected` with the field and the reason."""
     if not isinstance(raw, dict):
         raise Rejected("an event is a JSON object", field="body", cause="not_an_object")
+    _check_texts(raw)
     envelope = _envelope(raw)
     model = EVENT_TYPES.get(envelope.get_type())
     if model is None:
@@ -55,10 +66,25 @@ def parse_event(raw: Any, now: datetime) -> Event:
         data = model.model_validate_json(json.dumps(raw.get("data")), extra="forbid")
     except ValidationError as error:
         raise _first(error) from error
+    except OverflowError as error:
+        raise Rejected("a time lies beyond the calendar", field="data", cause="bad_data") from error
     _check_times(data, now)
     canonical = json.dumps([envelope.get_type(), raw["data"]], sort_keys=True, separators=(",", ":"))
     sha = hashlib.sha256(canonical.encode()).hexdigest()
     return Event(envelope.get_source(), envelope.get_id(), envelope.get_type(), data, sha)
+
+
+def _check_texts(raw: dict[str, Any]) -> None:
+    parts: list[tuple[list[str], Any]] = [([], raw)]
+    while parts:
+        where, part = parts.pop()
+        if isinstance(part, dict):
+            parts += [(where, name) for name in part] + [([*where, name], item) for name, item in part.items()]
+        elif isinstance(part, list):
+            parts += [([*where, str(index)], item) for index, item in enumerate(part)]
+        elif isinstance(part, str) and _UNSTORABLE.search(part):
+            field = storable(".".join(where)) or "body"
+            raise Rejected("a text with NUL or half a character cannot be stored", field=field, cause="unstorable")
 
 
 def _envelope(raw: dict[str, Any]) -> CloudEvent:
@@ -75,7 +101,7 @@ def _envelope(raw: dict[str, Any]) -> CloudEvent:
     except CloudEventValidationError as error:
         name, problems = next(iter(error.errors.items()))
         raise Rejected(str(problems[0]), field=name, cause="bad_envelope") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise Rejected(f"not an RFC 3339 time: {attributes['time']!r}", field="time", cause="bad_envelope") from error
 
 

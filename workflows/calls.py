@@ -14,6 +14,8 @@ Verb = Callable[[Any, Any], Awaitable[T]]
 
 ATTEMPT = timedelta(seconds=60)
 """One attempt of a call that leaves the house: longer than its HTTP calls may take together."""
+HEARD_WITHIN = timedelta(seconds=10)
+"""A worker that is not heard of for so long during a call is taken for dead, and the attempt is made anew."""
 
 
 async def write(verb: Verb[T], what: object) -> T:
@@ -32,6 +34,7 @@ async def call(verb: Verb[T], what: object, *, within: timedelta) -> T:
         verb,
         args=[what],
         start_to_close_timeout=ATTEMPT,
+        heartbeat_timeout=HEARD_WITHIN,
         schedule_to_close_timeout=within,
         retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=30)),
     )

@@ -56,6 +56,15 @@ class CaseProcess:
         self._published = CaseStatus.open
         self._published_deadline = request.deadline
 
+    @property
+    def view(self) -> CaseView:
+        return self._view
+
+    @view.setter
+    def view(self, view: CaseView) -> None:
+        # Revisions and notes are numbered by the clock: what is told after a reset is newer than what it takes back.
+        self._view = view.model_copy(update={"revision": max(view.revision, _clock())})
+
     # The verbs of a story ------------------------------------------------------------------------------------------
 
     async def register(self, request: CaseRequest) -> Registered:
@@ -129,7 +138,8 @@ class CaseProcess:
             self.note("message.undelivered", f"{template}: {innermost(error)[1]}")
 
     async def ask(self, verb: Verb[Outcome], kind: EffectKind, about: Callable[[Progress], object]) -> Outcome:
-        """Have an outside party do something, until it does or a person says how else to go on."""
+        """Have an outside party do something, until it does or a person says how else to go on; *declined* where they
+        waived it."""
         while True:
             progress = self.progress()
             try:
@@ -144,8 +154,9 @@ class CaseProcess:
             resolution = await self.park(kind, cause, detail)
             if resolution and resolution.action is Action.settle_by_hand:
                 await self._seen_to(kind, resolution)
-            if resolution and (resolution.waive or resolution.action is Action.settle_by_hand):
                 return Outcome(state=EffectState.succeeded, reference=resolution.voucher)
+            if resolution and resolution.waive:
+                return Outcome(state=EffectState.declined, cause="waived")
 
     async def park(
         self,
@@ -317,7 +328,7 @@ class CaseProcess:
 
     def note(self, step: str, text: str, actor: str = "system") -> None:
         """A line for the timeline; it is stored with the next activity."""
-        self._noted += 1
+        self._noted = max(self._noted + 1, _clock())
         self._notes.append(Note(seq=self._noted, at=workflow.now(), step=step, text=text[:500], actor=actor))
 
     def progress(self, view: CaseView | None = None) -> Progress:
@@ -342,7 +353,8 @@ class CaseProcess:
         if (status, view.deadline) == known or (status in _SOON and self._published in _SOON):
             return
         self._published, self._published_deadline = status, view.deadline
-        workflow.upsert_search_attributes(attributes.changes(status, view.attention and view.attention.cause, view.deadline))
+        cause = view.attention.cause if view.attention else None
+        workflow.upsert_search_attributes(attributes.changes(status, cause, view.deadline))
 
     async def local(self, verb: Verb[T], what: object) -> T:
         """A tiny idempotent write to our own tables: nothing can go on without it."""
@@ -393,3 +405,7 @@ class CaseProcess:
         else:
             await self.local(Notification.tell, message)
         self.sent(progress)
+
+
+def _clock() -> int:
+    return int(workflow.now().timestamp() * 1_000)

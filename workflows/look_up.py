@@ -7,6 +7,7 @@ from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.finance import Finance, Standing
+    from workflows.calls import HEARD_WITHIN
 
 
 @workflow.defn(name="look_up")
@@ -18,5 +19,6 @@ class LookUp:
             Finance.standing,
             args=[keys],
             start_to_close_timeout=timedelta(minutes=5),
+            heartbeat_timeout=HEARD_WITHIN,
             retry_policy=RetryPolicy(maximum_attempts=3),
         )

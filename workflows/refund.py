@@ -5,7 +5,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.warehouse import WarehouseDesk
     from domain.cases import CaseRequest, CaseStatus, CaseView, TrackState
-    from domain.effects import EffectKind
+    from domain.effects import EffectKind, EffectState
     from domain.settlement import owed_for_claims
     from workflows.endings import to_one_outcome
     from workflows.refunding import RefundingProcess
@@ -32,5 +32,6 @@ class RefundProcess(RefundingProcess):
     async def stop_shipment(self) -> None:
         """The goods have not left: have the warehouse keep them."""
         self.view = self.view.on(goods_out=TrackState.awaiting_warehouse)
-        await self.ask(WarehouseDesk.stop_shipment, EffectKind.stop_shipment, self.goods)
-        self.view = self.view.on(goods_out=TrackState.stopped)
+        stop = await self.ask(WarehouseDesk.stop_shipment, EffectKind.stop_shipment, self.goods)
+        left = stop.state is not EffectState.succeeded
+        self.view = self.view.on(goods_out=TrackState.done if left else TrackState.stopped)

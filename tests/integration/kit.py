@@ -1,9 +1,12 @@
 """Records as the intake fills them, without any workflow: for tests of what stands below the processes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 from sqlalchemy import select
 
 from db import cases
@@ -15,7 +18,11 @@ from domain.policy_file import parse
 from settings import Settings
 from starter import Answer, Starter
 from tests.desk import case_id, now, order_events, request_event
+from web.app import create_app
+from web.server import serving
 
+Json = dict[str, Any]
+ONE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 POLICIES = Path(__file__).parents[1] / "policies"
 
 
@@ -37,7 +44,9 @@ async def take(db: Database, *events: dict[str, Any], rules: Policies | None = N
     return [await untold(db, rules=rules).take(one) for one in events]
 
 
-async def opened(db: Database, order_id: str, *references: str, order: dict[str, Any] | None = None, **more: Any) -> list[CaseRequest]:
+async def opened(
+    db: Database, order_id: str, *references: str, order: dict[str, Any] | None = None, **more: Any
+) -> list[CaseRequest]:
     """An order, and a case for each reference; `order` and `more` change what the order and the requests say."""
     requests = [request_event(order_id, reference, **more) for reference in references]
     for answer in await take(db, *order_events(order_id, **(order or {})), *requests):
@@ -57,3 +66,11 @@ def progress(case: str, *notes: str, **view: Any) -> Progress:
     shown = CaseView(case_id=case, **view)
     lines = [Note(seq=shown.revision + n, at=now(), step="test.step", text=text) for n, text in enumerate(notes)]
     return Progress(view=shown, at=now(), notes=tuple(lines))
+
+
+@asynccontextmanager
+async def intake_on(db: Database, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The intake over real HTTP, without any workflow behind it."""
+    given = Settings(**({"allow_unsigned": True} | settings))
+    async with serving(create_app(given, untold(db))) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+        yield client

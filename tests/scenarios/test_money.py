@@ -320,7 +320,7 @@ async def test_m10_never_above_captured_where_others_refunded_on_the_same_paymen
     await desk.fault(f"pay-{order}", "accept_over_refund", times=None)
     elsewhere = RefundIntent(
         key="refund:elsewhere:card:1", case_id="elsewhere", kind=EffectKind.refund, content="", provider="sandbox",
-        order_key="lanhua:tmall:O1", tender_id="card", round=1, amount=8_000, currency="CNY",
+        order_key=f"lanhua:tmall:{order}", tender_id="card", round=1, amount=8_000, currency="CNY",
     )  # fmt: skip
     async with desk.stack.db.write() as session:
         await effects.plan(session, elsewhere, now())

@@ -96,8 +96,12 @@ def test_no_deadline_that_a_platform_can_name_breaks_a_wait(deadline: datetime, 
     assert told_at(wait) == {"near": alarm}
 
 
-@given(after=SPANS, at_most=SPANS, count=st.integers(0, 5_000))
-def test_polls_double_up_to_the_longest_pause(after: timedelta, at_most: timedelta, count: int) -> None:
-    pause, following = polls(after, at_most, count), polls(after, at_most, count + 1)
-    assert polls(after, at_most, 0) == min(after, at_most)
-    assert following == (min(pause * 2, at_most) if count < 20 else pause)
+@given(count=st.integers(0, 5_000), after=st.integers(1, 120), at_most=st.integers(1, 10**7))
+def test_polls_double_up_to_the_longest_pause(count: int, after: int, at_most: int) -> None:
+    pause = polls(timedelta(seconds=after), timedelta(seconds=at_most), count)
+    assert pause == timedelta(seconds=min(after * 2 ** min(count, 20), at_most))
+
+
+def test_polls_start_with_the_first_pause_and_go_on_for_ever() -> None:
+    pauses = [polls(timedelta(minutes=1), 12 * HOUR, count) for count in (0, 1, 2, 3, 9, 10, 10**6)]
+    assert [pause // timedelta(minutes=1) for pause in pauses] == [1, 2, 4, 8, 512, 720, 720]

@@ -44,8 +44,9 @@ def balances(*entries: Entry) -> dict[Account, int]:
     return {account: amount for account, amount in held.items() if amount}
 
 
-def test_an_entry_that_does_not_balance_cannot_be_made() -> None:
-    lines = (Line(account=Account.stock, amount=5), Line(account=Account.goods_sold, amount=-4))
+@pytest.mark.parametrize("credit", [-4, -6])
+def test_an_entry_that_does_not_balance_cannot_be_made(credit: int) -> None:
+    lines = (Line(account=Account.stock, amount=5), Line(account=Account.goods_sold, amount=credit))
     with pytest.raises(Invariant, match="entry k does not balance"):
         Entry(key="k", case_id=CASE, at=AT, text="", currency="CNY", lines=lines)
 

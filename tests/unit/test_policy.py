@@ -250,6 +250,11 @@ def test_the_most_specific_policy_applies() -> None:
     assert named.covers_everyone()
 
 
+def test_a_merchants_own_policy_goes_before_that_of_the_channel() -> None:
+    named = Policies({"own": policy(merchant="lanhua"), "channel": policy(channel="tmall")})
+    assert (named.of("lanhua", "tmall")[0], named.of("other", "tmall")[0]) == ("own", "channel")
+
+
 def test_without_a_policy_for_everyone_some_have_none() -> None:
     named = Policies({"a": policy(merchant="lanhua")})
     assert not named.covers_everyone()

@@ -169,6 +169,14 @@ def test_pro_rata_takes_of_each_by_what_is_left(tenders: list[TenderLeft], porti
         assert abs(got.get(tender.tender_id, 0) - Fraction(amount * tender.left, left)) < 1
 
 
+@pytest.mark.parametrize("order", TenderOrder)
+def test_nothing_goes_back_over_tenders_that_have_nothing_left(order: TenderOrder) -> None:
+    used_up = [TenderLeft(tender_id="t1", kind="card", left=0), TenderLeft(tender_id="t2", kind="voucher", left=0)]
+    assert over_tenders(0, used_up, order) == over_tenders(0, [], order) == ()
+    with pytest.raises(Conflict):
+        over_tenders(1, used_up, order)
+
+
 @pytest.mark.parametrize(
     ("order", "slices"),
     [
