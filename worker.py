@@ -80,7 +80,6 @@ async def running(
             activities=[
                 registration.register,
                 registration.record_decision,
-                registration.announce_parcel,
                 registration.settle_step_by_hand,
                 registration.store,
                 warehouse.expect_return,

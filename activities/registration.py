@@ -5,8 +5,8 @@ from temporalio import activity
 
 from activities.effects import verb
 from db import cases, effects, orders
-from db.models import Case, ParcelRow
-from db.session import Database, insert
+from db.models import Case
+from db.session import Database
 from domain.cases import CaseRequest, Claim, Model, Progress
 from domain.effects import EffectKind
 from domain.entitlement import entitled
@@ -26,11 +26,6 @@ class Registered(Model):
 class Decided(Model):
     progress: Progress
     decision: Decision
-
-
-class ParcelSent(Model):
-    progress: Progress
-    waybill: str
 
 
 class StepByHand(Model):
@@ -88,16 +83,6 @@ class Registration:
             case.decision = decided.decision
             await session.flush()
             await cases.store(session, decided.progress)
-
-    @activity.defn(name="announce_parcel")
-    @verb
-    async def announce_parcel(self, parcel: ParcelSent) -> None:
-        """Remember which case a waybill belongs to."""
-        progress = parcel.progress
-        row = {"waybill": parcel.waybill, "case_id": progress.case_id, "sent_at": progress.at}
-        async with self._db.write() as session:
-            await session.execute(insert(session)(ParcelRow).values(row).on_conflict_do_nothing())
-            await cases.store(session, progress)
 
     @activity.defn(name="settle_step_by_hand")
     @verb

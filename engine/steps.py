@@ -50,7 +50,6 @@ class Step(Model):
 ACTIVITIES = {
     "register": "registered and decided by policy",
     "record_decision": "person's decision put into the records",
-    "announce_parcel": "parcel on its way put into the records",
     "settle_step_by_hand": "step seen to by hand, put into the records",
     "store": "state put into the records",
     "expect_return": "return announced to the warehouse",

@@ -3,7 +3,6 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.registration import ParcelSent, Registration
     from activities.warehouse import Receipt, WarehouseDesk
     from domain.cases import CaseRequest, CaseStatus, CaseView, Counted, TrackState
     from domain.deadlines import Wait, in_words
@@ -22,7 +21,7 @@ class ReturnProcess(RefundingProcess):
         self.authorized = False
         self.parcels: list[ParcelReturning] = []
         self.receipts: dict[str, WarehouseReceived] = {}
-        self._unrecorded: list[ParcelReturning | WarehouseReceived] = []
+        self._unrecorded: list[WarehouseReceived] = []
 
     @workflow.run
     @to_one_outcome
@@ -122,20 +121,17 @@ class ReturnProcess(RefundingProcess):
         return super().told_something or bool(self._unrecorded)
 
     async def take_in(self) -> None:
-        """Announced parcels and counted goods are recorded, and booked, as they come."""
+        """Counted goods are recorded, and booked, as they come."""
         while self._unrecorded:
-            progress, news = self.progress(), self._unrecorded[0]
-            if isinstance(news, ParcelReturning):
-                await self.local(Registration.announce_parcel, ParcelSent(progress=progress, waybill=news.waybill))
-            else:
-                receipt = Receipt(
-                    progress=progress,
-                    request=self.request,
-                    received=news,
-                    grades=self.case.terms.grades,
-                    cost_percent=self.case.terms.cost_percent,
-                )
-                await self.local(WarehouseDesk.record_receipt, receipt)
+            progress = self.progress()
+            receipt = Receipt(
+                progress=progress,
+                request=self.request,
+                received=self._unrecorded[0],
+                grades=self.case.terms.grades,
+                cost_percent=self.case.terms.cost_percent,
+            )
+            await self.local(WarehouseDesk.record_receipt, receipt)
             self.sent(progress)
             self._unrecorded.pop(0)
 
@@ -143,7 +139,6 @@ class ReturnProcess(RefundingProcess):
     def _on_parcel(self, fact: str, event: ParcelReturning) -> None:
         if self.is_news(fact):
             self.parcels.append(event)
-            self._unrecorded.append(event)
             self.note("parcel.returning", event.waybill)
 
     @workflow.signal(name="warehouse.received")
