@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     intake_host: str = "127.0.0.1"
     intake_port: int = 8600
     metrics_port: int = 0
-    """Prometheus metrics of the SDK; 0 means none (the embedded stack picks a port)."""
+    """Prometheus metrics of the SDK on 127.0.0.1; 0 means none for a worker, and any free port for `aftersales up`."""
     sweep_seconds: float = 5.0
     """How often the intake finishes what a crash or an absent order left waiting."""
     order_wait_seconds: float = 7 * 86_400

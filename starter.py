@@ -88,13 +88,13 @@ class Starter:
         body, now = json.dumps(raw, ensure_ascii=False), _now()
         try:
             event = parse_event(raw, now)
-            row, routed = await self._accept(event, body, now)
+            row, new, routed = await self._accept(event, body, now)
         except (Rejected, Conflict) as error:
             return await self._refuse(raw, body, error)
         if routed is None:
             return self._answer(event, AnswerStatus.duplicate, row.case_id, row.reason)
         await self._follow_up(row.id, event, routed)
-        if routed.duplicate:
+        if routed.duplicate or not new:
             return self._answer(event, AnswerStatus.duplicate, routed.case_id, routed.reason)
         status = AnswerStatus.waiting if routed.state in (InboxState.waiting, InboxState.orphan) else AnswerStatus.accepted
         return self._answer(event, status, routed.case_id, routed.reason)
@@ -106,15 +106,16 @@ class Starter:
         self._swept = ids[-1] if ids else 0
         return sum([await self._again(id_) for id_ in ids])
 
-    async def _accept(self, event: Event, body: str, now: datetime) -> tuple[InboxRow, Routed | None]:
-        """The commit that accepts an event. No `Routed` for one that was accepted before."""
+    async def _accept(self, event: Event, body: str, now: datetime) -> tuple[InboxRow, bool, Routed | None]:
+        """The commit that accepts an event: (row, whether it is new, what became of it). No `Routed` for one that is seen to
+        already; one that its workflow has perhaps not heard of is routed again."""
         async with self._db.write() as session:
             row, new = await inbox.add(session, event, body, now)
             if not new and row.sha != event.sha:
                 raise Conflict(f"event {event.id} of {event.source} was told before with another content", field="id")
             if not new and row.state is not InboxState.accepted:
-                return row, None
-            return row, await intake.apply(session, event, row, self._policies, now)
+                return row, new, None
+            return row, new, await intake.apply(session, event, row, self._policies, now)
 
     async def _again(self, row_id: int) -> bool:
         """Route a stored event once more; whether it got further."""
@@ -132,15 +133,16 @@ class Starter:
                 return True
             if routed.state is InboxState.waiting and row.received_at < now - self._order_wait:
                 row.state, row.reason, row.settled_at = InboxState.orphan, f"{row.reason}; given up waiting", now
-        await self._follow_up(row_id, event, routed)
-        return routed.state is not was
+        told = await self._follow_up(row_id, event, routed)
+        return told or row.state is not was
 
-    async def _follow_up(self, row_id: int, event: Event, routed: Routed) -> None:
-        """Tell the workflow, then let go on what waited for this."""
+    async def _follow_up(self, row_id: int, event: Event, routed: Routed) -> bool:
+        """Tell the workflow, then let go on what waited for this; whether the workflow was told."""
         case_id = routed.case_id
         where = {"case_id": case_id, "workflow_id": workflow_id(case_id)} if case_id else {}
         log.info("event.taken", source=event.source, id=event.id, type=event.type, state=routed.state.value, **where)
-        if routed.state is InboxState.accepted and await self._tell(event, routed):
+        told = routed.state is InboxState.accepted and await self._tell(event, routed)
+        if told:
             async with self._db.write() as session:
                 await inbox.processed(session, row_id, _now())
         if routed.wakes:
@@ -148,6 +150,7 @@ class Starter:
                 ids = await inbox.waiting_for(session, routed.wakes)
             for waiting in ids:
                 await self._again(waiting)
+        return told
 
     async def _tell(self, event: Event, routed: Routed) -> bool:
         """Whether the workflow has heard it. What it has not heard stays in the inbox for the sweeper."""
@@ -227,7 +230,7 @@ class Starter:
 
     async def view(self, case_id: str) -> CaseView:
         """What the workflow itself says: its answer while it runs, its result when it has ended. Raises `NotFound` if
-        the server does not (or no longer) know it."""
+        the server does not (or no longer) know it, or it was terminated or cancelled."""
         handle = self._connected().get_workflow_handle(workflow_id(case_id), result_type=CaseView)
         try:
             if (await handle.describe()).close_time:
@@ -235,6 +238,8 @@ class Starter:
             else:
                 view = await handle.query("view", result_type=CaseView, rpc_timeout=_PATIENCE)
             return view
+        except WorkflowFailureError as error:
+            raise NotFound(f"the workflow of case {case_id} was ended from outside: {error.cause}") from error
         except RPCError as error:
             raise _named(error, case_id) from error
 

@@ -8,6 +8,8 @@ import typer
 from cli import act, books, events, reads, run
 from cli.output import errors
 from domain.errors import AftersalesError
+from engine.logs import configure
+from settings import load
 
 app = typer.Typer(
     name="aftersales",
@@ -24,6 +26,7 @@ for part in (run, events, reads, act, books):
 def main() -> None:
     """The entry point: errors are told, not dumped."""
     try:
+        configure(load(log_level="warning"))  # to standard error; `up` and `serve` say more
         app(standalone_mode=True)
     except AftersalesError as error:
         errors.print(f"aftersales: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

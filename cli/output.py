@@ -1,6 +1,7 @@
 """How commands show things: a table for people, one JSON object a line for programs."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,11 +32,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     shown = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
     materialized = [list(row) for row in rows]
     for index, column in enumerate(columns):
-        numeric = bool(materialized) and all(isinstance(row[index], int) for row in materialized)
+        numeric = bool(materialized) and all(_is_number(row[index]) for row in materialized)
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not index)
     for row in materialized:
-        shown.add_row(*(Text(text(value)) for value in row))  # `:tea:` in an id and [x] in a text mean themselves
+        shown.add_row(*(Text(text(value)) for value in row))  # [x] in a text means itself
     console.print(shown)
+
+
+def _is_number(value: object) -> bool:
+    """A count, or an amount as `money.show` writes it."""
+    return isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"[A-Z]{3} -?[\d,.]+", value) is not None)
 
 
 def text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -48,14 +49,14 @@ def up(
 
 
 async def _up(found: Settings, ports: Ports) -> None:
-    metrics = f"http://127.0.0.1:{found.metrics_port}/metrics" if found.metrics_port else "off (AFTERSALES_METRICS_PORT)"
+    found = found.model_copy(update={"metrics_port": found.metrics_port or _free_port()})
     async with _stoppable() as stop, stack(found, ports=ports) as running:
         for name, where in (
-            ("events in", f"POST {running.intake_url}/events   (API: {running.intake_url}/docs)"),
+            ("events in", f"POST {running.intake_url}/events   (API: {running.intake_url}/openapi.json)"),
             ("Temporal", running.server.address),
             ("Temporal UI", running.server.ui_url),
             ("sandbox", running.sandbox_url),
-            ("metrics", metrics),
+            ("metrics", f"http://127.0.0.1:{found.metrics_port}/metrics"),
             ("records", running.db.url.render_as_string()),
             ("data", str(found.data_dir.absolute())),
         ):
@@ -98,6 +99,13 @@ def demo(
     Exit status 0 only if the audit is clean.
     """
     raise typer.Exit(0 if asyncio.run(play_demo(keep)) else 1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @asynccontextmanager

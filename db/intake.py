@@ -59,10 +59,10 @@ async def _apply(data: EventData, intake: Intake) -> Routed:
 @_apply.register
 async def _(data: events.OrderPaid, intake: Intake) -> Routed:
     key = order_key(data.merchant, data.channel, data.order_id)
-    known = await orders.find(intake.session, key)
-    if known is None:
-        await orders.record(intake.session, data, intake.sha)
+    if await orders.record(intake.session, data, intake.sha):
         return Routed(InboxState.processed, wakes=f"order:{key}")
+    known = await orders.find(intake.session, key)
+    assert known is not None
     if known.sha != intake.sha:
         raise Conflict(f"order {data.order_id} was told before with another content", field="data.order_id")
     return Routed(InboxState.processed, reason="told before", duplicate=True)

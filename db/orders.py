@@ -2,23 +2,27 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import EffectRow, Order, OrderLine, Tender
+from db.session import insert
 from domain import events
 from domain.cases import order_key
 from domain.effects import LIVE, EffectKind
 from domain.settlement import TenderLeft
 
 
-async def record(session: AsyncSession, paid: events.OrderPaid, sha: str) -> None:
-    """Store a new order with its lines and tenders."""
+async def record(session: AsyncSession, paid: events.OrderPaid, sha: str) -> bool:
+    """Store a new order with its lines and tenders; False if it is there already (the unique key is the guard)."""
     key = order_key(paid.merchant, paid.channel, paid.order_id)
     plain = paid.model_dump(include={"merchant", "channel", "order_id", "currency", "placed_at", "shipping"})
-    await session.execute(insert(Order).values(key=key, buyer_id=paid.buyer.buyer_id, buyer=paid.buyer, sha=sha, **plain))
-    await session.execute(insert(OrderLine), [{"order_key": key, **line.model_dump()} for line in paid.lines])
-    await session.execute(insert(Tender), [{"order_key": key, **tender.model_dump()} for tender in paid.tenders])
+    values = dict(key=key, buyer_id=paid.buyer.buyer_id, buyer=paid.buyer, sha=sha, **plain)
+    if not await session.scalar(insert(session)(Order).values(values).on_conflict_do_nothing().returning(Order.key)):
+        return False
+    await session.execute(insert(session)(OrderLine), [{"order_key": key, **line.model_dump()} for line in paid.lines])
+    await session.execute(insert(session)(Tender), [{"order_key": key, **tender.model_dump()} for tender in paid.tenders])
+    return True
 
 
 async def find(session: AsyncSession, key: str, *, lock: bool = False) -> Order | None:

@@ -3,13 +3,17 @@
 SQLite has one writer at a time. Here writers of one process wait in the pool for the one writing connection, fairly and
 without polling; `BEGIN IMMEDIATE` makes writers of other processes wait at the start of a transaction, where nothing is
 lost by it. Readers have connections of their own and never wait (WAL).
+
+Errors hide their parameters: a buyer's data stands in them, and errors go to logs.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -17,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from domain.errors import DependencyDown
+
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
 
 
 class Database:
@@ -26,10 +32,12 @@ class Database:
         self.url = make_url(url)
         if self.url.get_backend_name() == "sqlite":
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-            self._writing = _sqlite(url, "BEGIN IMMEDIATE", pool_size=1)
+            self._writing = _sqlite(url, _BEGIN_WRITING, pool_size=1, async_creator_fn=_writer)
             self._reading = _sqlite(url, "BEGIN", pool_size=4)
         else:
-            self._writing = create_async_engine(self.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+            self._writing = create_async_engine(
+                self.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+            )
             self._reading = self._writing
         self._writers = async_sessionmaker(self._writing, expire_on_commit=False, autoflush=False)
         self._readers = async_sessionmaker(self._reading, expire_on_commit=False, autoflush=False)
@@ -65,9 +73,30 @@ def _refused(error: DBAPIError) -> bool:
     return type(error).__name__ in ("OperationalError", "InterfaceError")
 
 
-def _sqlite(url: str, begin: str, *, pool_size: int) -> AsyncEngine:
+class _Writer(aiosqlite.Connection):
+    """Goes to its thread only with what may wait, for the lock or for the disk: the way there and back, of which a statement
+    takes four, costs more than a small statement itself. Readers, whose queries may be long, always go there."""
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if fn.__name__ in ("commit", "rollback") or args[:1] == (_BEGIN_WRITING,):
+            return await super()._execute(fn, *args, **options)  # type: ignore[no-untyped-call]
+        return fn(*args, **options)
+
+
+def _writer(*args: Any, **options: Any) -> _Writer:
+    connection = _Writer(lambda: sqlite3.connect(*args, **options), iter_chunk_size=64)
+    connection._thread.daemon = True  # as SQLAlchemy has it with those that it makes
+    return connection
+
+
+def _sqlite(url: str, begin: str, *, pool_size: int, **options: Any) -> AsyncEngine:
     engine = create_async_engine(
-        make_url(url).set(drivername="sqlite+aiosqlite"), pool_size=pool_size, max_overflow=0, pool_timeout=60
+        make_url(url).set(drivername="sqlite+aiosqlite"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=60,
+        hide_parameters=True,
+        connect_args=options,
     )
 
     @event.listens_for(engine.sync_engine, "connect")

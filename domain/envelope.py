@@ -18,8 +18,8 @@ LATEST_DEADLINE = timedelta(days=400)
 """A deadline later than this is a mistake in the sender's clock or units."""
 CLOCK_SKEW = timedelta(days=1)
 """What has happened cannot lie further in the future than clocks differ."""
-
-
+_DEEPEST = 100
+"""How deep a body may be nested; an event needs five."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, and halves of characters: JSON can say them, PostgreSQL and UTF-8 cannot hold them."""
 
@@ -37,11 +37,22 @@ class Event(NamedTuple):
 def parse_json(body: bytes) -> Any:
     """JSON from bytes; `Rejected` for anything else, invalid UTF-8 and NaN among it."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        raw = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise Rejected(f"not UTF-8 at byte {error.start}", field="body", cause="not_utf8") from error
     except (ValueError, RecursionError) as error:
         raise Rejected(f"not JSON: {error}", field="body", cause="not_json") from error
+    if _depth(raw) > _DEEPEST:  # what was just read could not be written again a few calls further in
+        raise Rejected(f"nested deeper than {_DEEPEST}", field="body", cause="too_deep")
+    return raw
+
+
+def _depth(raw: Any) -> int:
+    depth, layer = 0, [raw]
+    while layer := [part for part in layer if isinstance(part, dict | list)]:
+        depth += 1
+        layer = [item for part in layer for item in (part.values() if isinstance(part, dict) else part)]
+    return depth
 
 
 def _no_constant(name: str) -> None:

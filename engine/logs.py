@@ -19,8 +19,8 @@ from settings import Settings
 
 CASE_PREFIX = "case/"
 """Of the workflow ids of cases."""
-QUIET = ("uvicorn", "httpx", "httpcore")
-"""Loggers that tell of every request; only their warnings are kept."""
+QUIET = ("alembic", "uvicorn", "httpx", "httpcore")
+"""Loggers that tell of every start or every request; only their warnings are kept."""
 
 
 def configure(settings: Settings) -> None:

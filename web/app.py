@@ -1,4 +1,4 @@
-"""The event intake over HTTP: CloudEvents in, one answer an event out. Its OpenAPI is part of the product (`/docs`)."""
+"""The event intake over HTTP: CloudEvents in, one answer an event out. Its OpenAPI (`/openapi.json`) is part of the product."""
 
 import json
 import time
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 _STATUS = {AnswerStatus.accepted: 202, AnswerStatus.duplicate: 200, AnswerStatus.waiting: 202, AnswerStatus.rejected: 422}
 _BATCH_LIMIT = 1_000
+
+
 class Problem(BaseModel):
     """What is wrong with a request as a whole."""
 
@@ -39,7 +41,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def create_app(settings: Settings, starter: Starter) -> FastAPI:
     """The intake for one starter."""
-    app = FastAPI(title="Aftersales event intake", version="1", description=__doc__, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Aftersales event intake", version="1", description=__doc__, docs_url=None, redoc_url=None)
     limiter = _Limiter(settings.max_requests_per_second)
     webhooks = {source: Webhook(secret.get_secret_value()) for source, secret in settings.webhook_secrets.items()}
 
@@ -74,6 +76,8 @@ def create_app(settings: Settings, starter: Starter) -> FastAPI:
         try:
             raw = parse_json(body)
         except Rejected:
+            if not (settings.allow_unsigned or any(_signed(known, body, request) is None for known in webhooks.values())):
+                return _problem(401, "webhook-signature", "not signed by a source that we know")
             return _answered(await starter.take_text(body))  # kept with the reason
         many = raw if isinstance(raw, list) else [raw]
         if len(many) > _BATCH_LIMIT:
@@ -105,8 +109,7 @@ async def _limited_body(request: Request, limit: int) -> bytes | None:
 
 def _unsigned(settings: Settings, webhooks: dict[str, Webhook], many: list[Any], body: bytes, request: Request) -> str | None:
     """Why the signature does not stand for every event of the body; None if it does, or none is needed."""
-    headers = dict(request.headers)
-    signed = "webhook-signature" in headers
+    signed = "webhook-signature" in request.headers
     if not signed and settings.allow_unsigned:
         return None
     sources = {str(one.get("source")) if isinstance(one, dict) else "" for one in many}
@@ -115,10 +118,17 @@ def _unsigned(settings: Settings, webhooks: dict[str, Webhook], many: list[Any],
             if signed and settings.allow_unsigned:
                 continue
             return f"no secret is known for source {source!r}"
-        try:
-            webhooks[source].verify(body, headers, json_parse=False)
-        except (WebhookVerificationError, ValueError) as error:
-            return f"source {source!r}: {error}"
+        if wrong := _signed(webhooks[source], body, request):
+            return f"source {source!r}: {wrong}"
+    return None
+
+
+def _signed(webhook: Webhook, body: bytes, request: Request) -> str | None:
+    """What is wrong with the signature; None if nothing is."""
+    try:
+        webhook.verify(body, dict(request.headers), json_parse=False)
+    except (WebhookVerificationError, ValueError) as error:
+        return str(error) or type(error).__name__
     return None
 
 

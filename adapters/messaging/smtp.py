@@ -30,9 +30,14 @@ class SmtpMessenger:
         mail.set_content(message.text)
         try:
             _, answer = await aiosmtplib.send(mail, **self._server)  # type: ignore[arg-type]
-        except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
-            return Outcome(state=EffectState.declined, cause="mail_refused", detail=str(error)[:300])
-        except (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPAuthenticationError, ConnectionRefusedError) as error:
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            codes = ", ".join(str(one.code) for one in error.recipients)
+            return Outcome(state=EffectState.declined, cause="mail_refused", detail=f"the recipient was refused: {codes}")
+        except aiosmtplib.SMTPResponseException as error:  # its own words may repeat the buyer's address: only the code
+            if isinstance(error, aiosmtplib.SMTPAuthenticationError | aiosmtplib.SMTPConnectError):
+                raise DependencyDown(f"the mail server cannot be used: {error.code}") from None
+            return Outcome(state=EffectState.declined, cause="mail_refused", detail=f"the mail was refused: {error.code}")
+        except (aiosmtplib.SMTPConnectError, ConnectionRefusedError) as error:
             raise DependencyDown(f"the mail server cannot be used: {error}") from error
         except (aiosmtplib.SMTPException, OSError) as error:
             raise OutcomeUnknown(f"the mail server did not confirm: {error}") from error

@@ -49,6 +49,12 @@ def only(steps: list[Step], name: str) -> Step:
     return step
 
 
+async def ended(client: Client, case: str) -> list[Step]:
+    """The whole story of a case; its last message shows it as ended an instant before its workflow is."""
+    await client.get_workflow_handle(workflow_id(case)).result()
+    return await told(client, case)
+
+
 async def waiting(desk: Desk, client: Client, case: str) -> Step:
     """Wait until the case waits, and how it does."""
 
@@ -63,9 +69,8 @@ async def waiting(desk: Desk, client: Client, case: str) -> Step:
 async def test_a_refund_is_told_in_the_order_of_the_business(desk: Desk, client: Client) -> None:
     await desk.order("O-1")
     case = await desk.request("O-1", "R-1")
-    await desk.status(case, CaseStatus.completed)
 
-    steps = await told(client, case)
+    steps = await ended(client, case)
 
     names = [step.step for step in steps if step.step not in ("store", "wait", "payment.refund_settled")]
     assert names == ["case.opened", "register", "refund", "tell", "case.closed"]
@@ -114,6 +119,23 @@ async def test_a_step_under_way_tells_when_it_is_tried_again_and_then_that_it_fa
     assert over.attempts >= 3 and over.error.startswith("OutcomeUnknown: ")
 
 
+async def test_a_step_that_ran_out_of_time_tells_what_went_wrong_before(desk: Desk, client: Client) -> None:
+    await desk.fault("lanhua:tmall:R-9", "warehouse_down", times=1)
+    await desk.order("O-9")
+    case = await desk.request("O-9", "R-9", kind="return")
+
+    async def tried_once() -> bool:
+        return any(step.error for step in await told(client, case))
+
+    await desk.until(tried_once)
+    await desk.fault("lanhua:tmall:R-9", "slow", seconds=4)
+    await desk.stuck(case, "warehouse_down")
+
+    over = only(await told(client, case), "expect_return")
+    assert (over.state, over.attempts) == (StepState.failed, 2)
+    assert over.error.startswith("OutcomeUnknown: ") and "503" in over.error
+
+
 async def test_what_people_said_is_told_with_who_and_why(desk: Desk, client: Client) -> None:
     await desk.order("O-4", lines=[{"line_id": "1", "sku": "POT", "quantity": 1, "amount": 99_000}])
     case = await desk.request("O-4", "R-4")
@@ -122,9 +144,8 @@ async def test_what_people_said_is_told_with_who_and_why(desk: Desk, client: Cli
     assert wait.until is not None and (wait.until - wait.at).total_seconds() == pytest.approx(59 * 60, abs=5)  # the alarm
 
     await desk.decide(case, Verdict.decline, by="wang")
-    await desk.status(case, CaseStatus.declined)
 
-    steps = await told(client, case)
+    steps = await ended(client, case)
     said = only(steps, "decide")
     assert (said.what, said.detail, said.actor) == ("a person decided: decline", "seen the photos", "wang")
     assert only(steps, "record_decision").state is StepState.done
@@ -138,9 +159,8 @@ async def test_a_corrected_address_is_told_without_the_address(desk: Desk, clien
     await desk.stuck(case, "message_undeliverable")
     (await desk.sandbox.delete("/faults")).raise_for_status()
     await desk.resolve(case, Action.amend, by="wang", recipient="new@example.com")
-    await desk.status(case, CaseStatus.completed)
 
-    steps = await told(client, case)
+    steps = await ended(client, case)
 
     said = only(steps, "resolve")
     assert (said.what, said.detail, said.actor) == (
@@ -159,9 +179,8 @@ async def test_what_the_outside_told_is_a_fact_with_its_source(desk: Desk, clien
         fact("parcel.returning", "R-6", waybill="SF-6", sent_at="2026-11-20T09:00:00Z"),
         receipt_event("G-6", counted(sellable=1, damaged=1), rma=case),
     )
-    await desk.status(case, CaseStatus.completed)
 
-    steps = await told(client, case)
+    steps = await ended(client, case)
 
     parcel, receipt = only(steps, "parcel.returning"), only(steps, "warehouse.received")
     assert (parcel.what, parcel.detail, parcel.actor) == ("the buyer sent the goods", "waybill SF-6", "/shop")
@@ -173,9 +192,8 @@ async def test_what_the_outside_told_is_a_fact_with_its_source(desk: Desk, clien
 async def test_a_wait_that_ran_out_says_so(desk: Desk, client: Client) -> None:
     await desk.order("O-7")
     case = await desk.request("O-7", "R-7", kind="return")
-    await desk.status(case, CaseStatus.expired)
 
-    waits = [step for step in await told(client, case) if step.step == "wait"]
+    waits = [step for step in await ended(client, case) if step.step == "wait"]
 
     assert [wait.detail for wait in waits] == ["time was up", "time was up"]  # the reminder, and the end
     assert sum(wait.duration_seconds or 0 for wait in waits) == pytest.approx(4, abs=0.8)

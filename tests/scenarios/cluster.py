@@ -82,7 +82,7 @@ async def kill(process: Process) -> None:
 async def said(process: Process, log: Path, words: str, within: float = 30) -> str:
     """What the process printed, once it printed `words`."""
     async with asyncio.timeout(within):
-        while words not in (text := log.read_text("utf-8")):
+        while words not in (text := await asyncio.to_thread(log.read_text, "utf-8")):
             assert process.returncode is None, f"exited with {process.returncode}: {text}"
             await asyncio.sleep(0.05)
     return text

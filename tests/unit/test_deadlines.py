@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.deadlines import Wait, polls
+from domain.deadlines import Wait, in_words, polls
 
 START = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -105,3 +105,7 @@ def test_polls_double_up_to_the_longest_pause(count: int, after: int, at_most: i
 def test_polls_start_with_the_first_pause_and_go_on_for_ever() -> None:
     pauses = [polls(timedelta(minutes=1), 12 * HOUR, count) for count in (0, 1, 2, 3, 9, 10, 10**6)]
     assert [pause // timedelta(minutes=1) for pause in pauses] == [1, 2, 4, 8, 512, 720, 720]
+
+
+def test_people_read_a_moment_to_the_minute_and_with_its_zone() -> None:
+    assert in_words(datetime(2026, 11, 2, 5, 7, 59, tzinfo=UTC)) == "2026-11-02 05:07 UTC"

@@ -177,13 +177,6 @@ def test_text_is_kept_without_the_blanks_around_it() -> None:
     assert AftersaleRequested.model_validate(REQUEST | {"note": "  broken \n"}).note == "broken"
 
 
-def test_text_that_no_database_can_keep_is_refused() -> None:
-    with pytest.raises(ValidationError, match="note"):
-        AftersaleRequested.model_validate(REQUEST | {"note": "a\0b"})
-    with pytest.raises(ValidationError, match="name"):
-        OrderPaid.model_validate(ORDER | {"buyer": {"buyer_id": "b1", "name": "a\0b"}})
-
-
 def test_an_event_of_a_history_may_have_fields_that_are_not_known_any_more() -> None:
     assert AftersaleRequested.model_validate(REQUEST | {"dropped": 1}) == AftersaleRequested.model_validate(REQUEST)
 
