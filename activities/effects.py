@@ -83,13 +83,14 @@ class EffectLog:
     async def perform(self, intent: Intent, call: Ask) -> EffectRow:
         """A repeatable effect: called until it succeeded. One that was declined is asked again when somebody comes back to
         it: its decline was an answer, not an effect. Raises `DependencyDown` or `OutcomeUnknown` to be tried later."""
-        row, _ = await self._begin(intent, again=True)
+        row, first = await self._begin(intent, again=True)
         if row.state is not EffectState.unknown:
             return row
         try:
             outcome = await call()
         except DependencyDown:
-            await self._surely_undone(intent.key)
+            if first:
+                await self._surely_undone(intent.key)
             raise
         return await self._conclude(intent.key, outcome)
 
@@ -108,7 +109,8 @@ class EffectLog:
         try:
             outcome = await call()
         except DependencyDown:
-            await self._surely_undone(intent.key)
+            if first:
+                await self._surely_undone(intent.key)
             raise
         except OutcomeUnknown as error:
             outcome = Outcome(state=EffectState.unknown, cause="no_answer", detail=error.message)

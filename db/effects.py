@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import ledger
 from db.models import EffectRow
 from domain.cases import Model
-from domain.effects import EffectKind, EffectState, Outcome, news
+from domain.effects import DEAD, EffectKind, EffectState, Outcome, news
 from domain.errors import Conflict
 from domain.ledger import movement
 
@@ -66,10 +66,10 @@ async def conclude(
 ) -> EffectRow | None:
     """Record what was learned about an effect and book it, once. Returns the row, or None for a key that is not ours.
 
-    An echo changes nothing. A confirmed amount that differs from the one asked for leaves the effect *unknown* with cause
+    An echo changes nothing, and neither does a report on what a person settled by hand. A confirmed amount that differs from the one asked for leaves the effect *unknown* with cause
     `amount_differs`: a person has to look."""
     row = await session.get(EffectRow, key, with_for_update=True)
-    if row is None or not news(row.state, outcome.state):
+    if row is None or row.by_hand or not news(row.state, outcome.state):
         return row
     if row.cause == "amount_differs" and outcome.state is EffectState.pending:
         return row  # older than the report of another amount
@@ -77,21 +77,21 @@ async def conclude(
         row.state, row.cause, row.reference = EffectState.unknown, "amount_differs", outcome.reference
         row.detail = f"asked for {row.amount}, the provider reports {outcome.amount} {outcome.state}"
         return row
-    was, row.state = row.state, outcome.state
+    row.state = outcome.state
     row.reference = outcome.reference or row.reference
     row.cause, row.detail, row.by_hand = outcome.cause, outcome.detail, by_hand
     row.concluded_at = None if outcome.state is EffectState.pending else at
     if row.kind is EffectKind.refund:
-        await _book(session, row, was, at)
+        await _book(session, row, at)
     return row
 
 
-async def _book(session: AsyncSession, row: EffectRow, was: EffectState, at: datetime) -> None:
+async def _book(session: AsyncSession, row: EffectRow, at: datetime) -> None:
     assert row.amount is not None and row.currency is not None
     entry = movement(row.key, row.case_id, at, row.currency, row.amount, by_hand=row.by_hand)
     if row.state is EffectState.succeeded:
         await ledger.post(session, [entry])
-    elif was is EffectState.succeeded:
+    elif row.state in DEAD and await ledger.find(session, entry.key):
         await ledger.reverse(session, entry.key, at, "The provider took the refund back")
 
 

@@ -38,7 +38,8 @@ class Wait(Model):
         if self.remind_after is not None and self.since + self.remind_after < self.expires_at:
             marks.append(Mark(template=self.reminder, at=self.since + self.remind_after))
         if self.alarm_before is not None:
-            marks.append(Mark(template=self.alarm, at=max(self.since, self.expires_at - self.alarm_before)))
+            pause = max(timedelta(0), self.expires_at - self.since - self.alarm_before)
+            marks.append(Mark(template=self.alarm, at=self.since + pause))
         return tuple(sorted(marks, key=lambda mark: mark.at))
 
     def next_moment(self, told: frozenset[str]) -> datetime:

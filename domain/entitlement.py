@@ -30,7 +30,7 @@ def asked(request: AftersaleRequested, lines: Sequence[OrderLine], above_paid: A
         if wanted.quantity > line.quantity:
             reason = f"{wanted.quantity} units asked of {line.quantity} bought"
             raise Rejected(reason, field=f"{where}.quantity", cause="more_than_bought")
-        paid = value(line, wanted.quantity)
+        paid = -(-line.amount * wanted.quantity // line.quantity)  # up: `entitled` gives each unit its exact part
         if wanted.amount is not None and wanted.amount > paid and above_paid == "reject":
             reason = f"{wanted.amount} asked where {paid} was paid for {wanted.quantity} of {line.quantity} units"
             raise Rejected(reason, field=f"{where}.amount", cause="above_paid")

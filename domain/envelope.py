@@ -24,6 +24,10 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, and halves of characters: JSON can say them, PostgreSQL and UTF-8 cannot hold them."""
 
 
+_Path = tuple[Any, str | int] | None
+"""The way to a part of an event, as (the way to what holds it, its name there): made without copying."""
+
+
 class Event(NamedTuple):
     """A valid event. `sha` stands for type and data, so that a repeat can be told from another event under its id."""
 
@@ -86,15 +90,19 @@ def parse_event(raw: Any, now: datetime) -> Event:
 
 
 def _check_texts(raw: dict[str, Any]) -> None:
-    parts: list[tuple[list[str], Any]] = [([], raw)]
+    parts: list[tuple[_Path, Any]] = [(None, raw)]
     while parts:
         where, part = parts.pop()
         if isinstance(part, dict):
-            parts += [(where, name) for name in part] + [([*where, name], item) for name, item in part.items()]
+            parts += [(where, name) for name in part] + [((where, name), item) for name, item in part.items()]
         elif isinstance(part, list):
-            parts += [([*where, str(index)], item) for index, item in enumerate(part)]
+            parts += [((where, index), item) for index, item in enumerate(part)]
         elif isinstance(part, str) and _UNSTORABLE.search(part):
-            field = storable(".".join(where)) or "body"
+            names: list[str] = []
+            while where:
+                where, name = where
+                names.insert(0, str(name))
+            field = storable(".".join(names)) or "body"
             raise Rejected("a text with NUL or half a character cannot be stored", field=field, cause="unstorable")
 
 

@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
 Ref = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -17,17 +26,23 @@ Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Text = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-Quantity = Annotated[int, Field(gt=0, le=1_000_000)]
-Amount = Annotated[int, Field(ge=0, le=10**12)]
+Quantity = Annotated[int, Field(gt=0, le=1_000_000, strict=True)]
+Amount = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 """Minor units."""
-PositiveAmount = Annotated[int, Field(gt=0, le=10**12)]
+PositiveAmount = Annotated[int, Field(gt=0, le=10**12, strict=True)]
 
 
 def _in_utc(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _no_number(at: object) -> object:
+    if isinstance(at, int | float) or (isinstance(at, str) and not at[4:5] == "-"):
+        raise ValueError("a time is written like 2026-03-02T08:00:00Z")
+    return at
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 """A time with a zone, kept in UTC."""
 
 

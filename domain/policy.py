@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from domain.cases import Model
 from domain.entitlement import AbovePaid
@@ -21,14 +21,19 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _duration(text: object) -> object:
+    if isinstance(text, int | float):
+        raise ValueError("a duration is written like 30s, 15m, 12h or 7d")
     if isinstance(text, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())):
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        try:
+            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+        except OverflowError as error:
+            raise ValueError("a duration is at most 3650d") from error
     if isinstance(text, str) and not text.startswith("P"):
         raise ValueError("a duration is written like 30s, 15m, 12h or 7d")
     return text
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=timedelta(days=3650))]
 """`7d`, `12h`, `15m`, `30s`."""
 
 
@@ -104,7 +109,22 @@ class Fee(Rules):
 
 class GradeRule(Rules):
     pay_percent: Annotated[int, Field(ge=0, le=100)]
-    disposition: Disposition
+    disposition: Literal[Disposition.restock, Disposition.refurbish, Disposition.scrap, Disposition.return_to_vendor]
+
+
+class Template(StrEnum):
+    """What people can be told; each has a text in Chinese and in English."""
+
+    refund_paid = "refund_paid"
+    nothing_to_refund = "nothing_to_refund"
+    declined = "declined"
+    withdrawn = "withdrawn"
+    expired = "expired"
+    return_address = "return_address"
+    parcel_reminder = "parcel_reminder"
+    deadline_near = "deadline_near"
+    goods_chase = "goods_chase"
+    attention = "attention"
 
 
 class Policy(Rules):
@@ -128,10 +148,18 @@ class Policy(Rules):
     return_fee: Fee = Fee()
     cost_percent: Annotated[int, Field(ge=0, le=100)] = 60
     """What a unit is worth in stock, in per cent of its price, where the order names no unit cost."""
-    tell: dict[str, tuple[Literal["buyer", "merchant"], ...]]
+
+    tell: dict[Template, tuple[Literal["buyer", "merchant"], ...]]
     """Who is told what: template → recipients."""
     merchant_address: Annotated[str, Field(max_length=254)] = ""
     merchant_locale: Literal["zh", "en"] = "zh"
+
+    @field_validator("grades")
+    @classmethod
+    def _say_all(cls, grades: dict[Grade, GradeRule]) -> dict[Grade, GradeRule]:
+        if absent := [grade.value for grade in Grade if grade not in grades]:
+            raise ValueError(f"say what is worth a unit that is {', '.join(absent)}")
+        return grades
 
 
 class Verdict(StrEnum):
@@ -194,7 +222,7 @@ def terms(policy: Policy, kind: CaseKind, reason: str, currency: str) -> Terms:
         grades={grade: GradeTerms(**rule.model_dump()) for grade, rule in policy.grades.items()},
         fee=0 if free else policy.return_fee.amount.get(currency, 0),
         cost_percent=policy.cost_percent,
-        tell={template: tuple(recipients) for template, recipients in policy.tell.items()},
+        tell={template.value: tuple(recipients) for template, recipients in policy.tell.items()},
     )
 
 

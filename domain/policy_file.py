@@ -17,10 +17,15 @@ def parse(texts: Mapping[str, str]) -> Policies:
     for name, text in texts.items():
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
+            if twice := _twice(root):
+                complaints.append(f"{name}:{twice.start_mark.line + 1}: {twice.value}: is written twice")
+                continue
             policy = Policy.model_validate(yaml.safe_load(text), extra="forbid")
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             complaints.append(f"{name}:{line}: not YAML: {error.problem}")
+        except yaml.YAMLError as error:
+            complaints.append(f"{name}:1: not YAML: {error}")
         except ValidationError as error:
             for e in error.errors(include_url=False):
                 field = ".".join(map(str, e["loc"]))
@@ -36,6 +41,21 @@ def parse(texts: Mapping[str, str]) -> Policies:
     if complaints:
         raise Rejected("; ".join(complaints), cause="bad_policy")
     return result
+
+
+def _twice(node: yaml.Node | None) -> yaml.Node | None:
+    """A key that stands twice in one mapping; YAML itself would let the last one win."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
+    seen: set[str] = set()
+    for key, value in pairs:
+        if key.value in seen:
+            return key
+        seen.add(key.value)
+        if found := _twice(value):
+            return found
+    return None
 
 
 def _line(node: yaml.Node | None, path: Sequence[int | str]) -> int:

@@ -90,7 +90,7 @@ def owed_for_goods(
 
 def amended(owed: Settlement, amount: int) -> Settlement:
     """The same lines, but `amount` in all, by a person's word."""
-    parts = shares(amount, [line.amount for line in owed.lines])
+    parts = shares(amount, [line.amount if owed.gross else line.quantity for line in owed.lines])
     lines = (line.model_copy(update={"amount": part}) for line, part in zip(owed.lines, parts, strict=True))
     return Settlement(lines=tuple(lines))
 

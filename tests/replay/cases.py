@@ -1,13 +1,15 @@
 """The cases whose histories are kept, by name: together they take every road through the processes."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from domain.cases import Action, CaseStatus
 from domain.policy import Verdict
-from tests.desk import Desk, counted, fact, now, receipt_event
+from tests.desk import Desk, case_id, counted, fact, now, receipt_event
 
 DEAR = [{"line_id": "1", "sku": "TEA-1", "quantity": 2, "amount": 200_000}]
 """Too much to be approved without a person."""
+ONE = [{"line_id": "1", "quantity": 1}]
 BOTH = [{"line_id": "1", "quantity": 2}]
 
 Story = Callable[[Desk, str], Awaitable[str]]
@@ -20,17 +22,16 @@ def story(played: Story) -> Story:
     return played
 
 
-async def asked(desk: Desk, name: str, kind: str = "refund", **more: object) -> str:
-    order = {key: more.pop(key) for key in ("lines_bought", "shipped", "tenders") if key in more}
-    if "lines_bought" in order:
-        order["lines"] = order.pop("lines_bought")
-    await desk.order(f"O-{name}", **order)
-    return await desk.request(f"O-{name}", name, kind=kind, **more)
+async def asked(
+    desk: Desk, name: str, kind: str = "refund", *, bought: Any = None, shipped: bool = True, lines: Any = ONE
+) -> str:
+    await desk.order(f"O-{name}", lines=bought, shipped=shipped)
+    return await desk.request(f"O-{name}", name, kind=kind, lines=lines)
 
 
-async def goods(desk: Desk, name: str, receipt: str = "1", corrects: str | None = None, **grades: int) -> None:
+async def goods(desk: Desk, name: str, receipt: str = "1", corrects: str = "", **grades: int) -> None:
     more = {"corrects": f"{name}-{corrects}"} if corrects else {}
-    told = receipt_event(f"{name}-{receipt}", counted(**grades), rma=f"lanhua:tmall:{name}", **more)
+    told = receipt_event(f"{name}-{receipt}", counted("1", **grades), rma=case_id(name), **more)
     assert [answer["status"] for answer in await desk.tell(told)] == ["accepted"]
 
 
@@ -68,7 +69,7 @@ async def refund_too_late_to_stop_waived(desk: Desk, name: str) -> str:
 
 @story
 async def refund_reviewed_and_approved(desk: Desk, name: str) -> str:
-    case = await asked(desk, name, lines_bought=DEAR)
+    case = await asked(desk, name, bought=DEAR)
     await desk.status(case, CaseStatus.in_review)
     await desk.decide(case, Verdict.approve)
     await desk.status(case, CaseStatus.completed)
@@ -77,7 +78,7 @@ async def refund_reviewed_and_approved(desk: Desk, name: str) -> str:
 
 @story
 async def refund_declined_after_the_deadline_moved(desk: Desk, name: str) -> str:
-    case = await asked(desk, name, lines_bought=DEAR)
+    case = await asked(desk, name, bought=DEAR)
     await desk.status(case, CaseStatus.in_review)
     await desk.tell(fact("aftersale.deadline_changed", name, deadline=now().isoformat(), changed_at=now().isoformat()))
     await desk.stuck(case, "review_overdue")
@@ -120,7 +121,7 @@ async def refund_failed_and_abandoned(desk: Desk, name: str) -> str:
 
 @story
 async def refund_withdrawn_in_review(desk: Desk, name: str) -> str:
-    case = await asked(desk, name, lines_bought=DEAR)
+    case = await asked(desk, name, bought=DEAR)
     await desk.status(case, CaseStatus.in_review)
     await withdrawal(desk, name)
     await desk.status(case, CaseStatus.withdrawn)
@@ -203,7 +204,7 @@ async def return_corrected_downwards_after_payment(desk: Desk, name: str) -> str
 
 @story
 async def return_refused_by_the_warehouse_and_retried(desk: Desk, name: str) -> str:
-    await desk.fault(f"lanhua:tmall:{name}", "warehouse_refuse")
+    await desk.fault(case_id(name), "warehouse_refuse")
     case = await asked(desk, name, "return")
     await desk.stuck(case, "warehouse_refused")
     await desk.resolve(case, Action.retry)

@@ -7,14 +7,17 @@ To be run when a process gains a road; the histories of the code before stay as 
 """
 
 import asyncio
-import re
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import TaskQueueKind
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.client import WorkflowHistory
 
 from domain.cases import workflow_id
@@ -61,18 +64,19 @@ async def _bare(message: Message, codec: EncryptionCodec) -> None:
         elif field.message_type:
             for part in _parts(value):
                 await _bare(part, codec)
+    if isinstance(message, TaskQueue) and message.kind == TaskQueueKind.TASK_QUEUE_KIND_STICKY:
+        message.name = "sticky"  # it was named after the worker's machine
     if isinstance(message, Failure) and message.HasField("encoded_attributes"):
-        message.encoded_attributes.data = re.sub(
-            rb'"stack_trace": ?"(\\.|[^"\\])*"', b'"stack_trace":""', message.encoded_attributes.data
-        )
+        told = json.loads(message.encoded_attributes.data)
+        message.encoded_attributes.data = json.dumps(told | {"stack_trace": ""}).encode()
 
 
-def _parts(value: object) -> list[Message]:
+def _parts(value: Any) -> list[Message]:
     """The messages in a field: one, or many, or those of a map."""
     if isinstance(value, Message):
         return [value]
     found = value.values() if hasattr(value, "values") else value
-    return [part for part in found if isinstance(part, Message)]  # type: ignore[attr-defined]
+    return [part for part in found if isinstance(part, Message)]
 
 
 if __name__ == "__main__":

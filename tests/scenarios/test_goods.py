@@ -175,7 +175,9 @@ async def test_g6_a_correction_that_overtakes_its_receipt_counts_and_the_receipt
 
 async def test_g6_a_correction_upwards_after_the_money_left_refunds_the_difference(desk: Desk, order: str) -> None:
     await desk.fault(f"pay-{order}", "settle_later", seconds=1.5)
-    case = await back(desk, order, delivery("P1", damaged=2), delivery("P1-c", after=0.8, sellable=2, corrects="P1"))
+    case = await back(desk, order, delivery("P1", damaged=2))
+    await desk.until(lambda: desk.refunds_of(f"pay-{order}"))
+    await desk.tell(receipt_event(f"{order}-1c", counted(sellable=2), rma=case, corrects="P1"))
 
     done = await desk.status(case, CaseStatus.completed)
 
@@ -185,7 +187,7 @@ async def test_g6_a_correction_upwards_after_the_money_left_refunds_the_differen
     assert await goods_booked(desk, case) == {
         "P1": scrap(4_000),
         "reverse:P1": {"goods_sold": 4_000, "goods_scrapped": -4_000},
-        "P1-c": stock(4_000),
+        f"{order}-1c": stock(4_000),
     }
     await desk.check_audit()
 
@@ -194,7 +196,9 @@ async def test_g6_a_correction_downwards_after_the_money_left_asks_a_person_and_
     desk: Desk, order: str
 ) -> None:
     await desk.fault(f"pay-{order}", "settle_later", seconds=1.5)
-    case = await back(desk, order, delivery("P1", sellable=2), delivery("P1-c", after=0.8, damaged=2, corrects="P1"))
+    case = await back(desk, order, delivery("P1", sellable=2))
+    await desk.until(lambda: desk.refunds_of(f"pay-{order}"))
+    await desk.tell(receipt_event(f"{order}-1c", counted(damaged=2), rma=case, corrects="P1"))
     shown = await desk.stuck(case, "goods_corrected")
     assert shown.attention is not None
     assert shown.attention.detail == "refunded 10000, by the corrected receipt 5000 was owed"
@@ -203,7 +207,7 @@ async def test_g6_a_correction_downwards_after_the_money_left_asks_a_person_and_
     done = await desk.status(case, CaseStatus.completed)
 
     assert (done.refunded, await refunds(desk, order)) == (10_000, [10_000])
-    assert (await goods_booked(desk, case))["P1-c"] == scrap(4_000)
+    assert (await goods_booked(desk, case))[f"{order}-1c"] == scrap(4_000)
     await desk.check_audit()
 
 
@@ -296,7 +300,7 @@ async def test_a_parcel_that_is_sent_and_not_received_is_chased_until_its_receip
     await desk.stuck(case, "goods_overdue")
     assert ("goods_chase", "merchant", 1) in await desk.messages(case)
 
-    await desk.tell(receipt_event(f"{order}-P1", counted("1", **late), rma=case))
+    await desk.tell(receipt_event(f"{order}-P1", counted("1", **late), rma=case, final=True))
 
     assert (await desk.status(case, CaseStatus.completed)).refunded == paid
     await desk.check_audit()

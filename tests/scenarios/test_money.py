@@ -18,9 +18,9 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from db import effects
 from db.effects import RefundIntent
-from domain.cases import Action, CaseStatus, TrackState
+from domain.cases import Action, CaseStatus, Tracks, TrackState
 from domain.effects import EffectKind, EffectState, refund_key
-from domain.errors import Conflict
+from domain.errors import Conflict, NotFound
 from domain.policy import Verdict
 from settings import Settings
 from tests.conftest import POLICIES
@@ -150,7 +150,7 @@ async def test_m8_of_people_who_resolve_at_once_the_first_counts_and_one_refund_
 ) -> None:
     await desk.order(order)
     await desk.fault(f"pay-{order}", "refuse")
-    await desk.fault(f"pay-{order}", "settle_later", seconds=0.5)
+    await desk.fault(f"pay-{order}", "settle_later", seconds=1)
     case = await desk.request(order, order, kind=kind)
     await desk.stuck(case, "refund_declined")
 
@@ -160,7 +160,7 @@ async def test_m8_of_people_who_resolve_at_once_the_first_counts_and_one_refund_
     await desk.status(case, CaseStatus.completed)
     assert await _states(desk, case) == {"card:1": (5_000, "declined"), "card:2": (5_000, "succeeded")}
     assert [one["amount"] for one in await desk.refunds_of(f"pay-{order}")] == [5_000]
-    with pytest.raises(Exception, match="no running workflow"):
+    with pytest.raises((Conflict, NotFound)):
         await desk.resolve(case, Action.retry)
     await desk.check_audit()
 
@@ -237,16 +237,14 @@ async def test_m4_a_refund_that_fails_days_after_it_was_pending_reopens_the_mone
     await desk.order(order, tenders=two_tenders(order))
     await desk.fault(f"card-{order}", "fail_later", seconds=0.7)
     case = await desk.request(order, order, kind=kind)
-    await desk.status(case, CaseStatus.awaiting_settlement)
-    before = await desk.case(case)
-    goods = {key: lines for key, lines in (await desk.booked(case)).items() if key.startswith("goods:")}
 
     failed = await desk.stuck(case, "refund_failed")
 
-    assert failed.tracks == before.tracks.model_copy(update={"money": TrackState.stuck})
-    grant = {"grant:*:1": {"sales_returns": 5_000, "refunds_payable": -5_000}}
-    assert await desk.booked(case) == goods | grant
-    assert bool(goods) == (kind == "return")
+    goods_in = TrackState.done if kind == "return" else TrackState.none
+    assert failed.tracks == Tracks(goods_in=goods_in, money=TrackState.stuck)
+    grant = {"sales_returns": 5_000, "refunds_payable": -5_000}
+    back_in_stock = {"stock": 3_000, "goods_sold": -3_000}
+    assert list((await desk.booked(case)).values()) == ([back_in_stock, grant] if kind == "return" else [grant])
     assert await _told(desk, case) == []
 
     await desk.resolve(case, action, **way)
@@ -450,7 +448,7 @@ async def test_a_late_webhook_for_a_refund_settled_by_hand_is_an_orphan_that_war
     async with _desk(tmp_path, policies=policies) as desk:
         await desk.order(order)
         await desk.fault(f"pay-{order}", "lookup_blind", seconds=60)
-        await desk.fault(f"pay-{order}", "settle_later", seconds=3)
+        await desk.fault(f"pay-{order}", "settle_later", seconds=4)
         await desk.fault(f"pay-{order}", "accept_then_drop")
         case = await desk.request(order, order)
         await desk.stuck(case, "outcome_unknown")
