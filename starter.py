@@ -7,15 +7,25 @@ Every path may run twice: the inbox is unique by (source, id), a case by its id,
     python starter.py FILE     takes the events of a JSON-lines file, as `aftersales ingest FILE` does
 """
 
+import asyncio
 import json
+import sys
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import structlog
-from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,10 +37,14 @@ from db.session import Database
 from domain.cases import CaseRequest, CaseView, Model, workflow_id
 from domain.effects import Outcome
 from domain.envelope import Event, parse_event, parse_json, storable
-from domain.errors import AftersalesError, Conflict, DependencyDown, NotFound, Rejected
+from domain.errors import AftersalesError, Conflict, DependencyDown, Invariant, NotFound, Rejected
 from domain.policy import Policies
+from domain.policy_file import parse
 from domain.resolution import Judgement, Resolution
 from engine import attributes
+from engine.client import connect
+from engine.logs import configure
+from settings import Settings, load
 from workflows.look_up import LookUp
 
 log = structlog.get_logger()
@@ -59,6 +73,11 @@ class Answer(Model):
     field: str | None = None
     reason: str = ""
     conflict: bool = False
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong where, for people."""
+        return f"{self.status}: {self.field}: {self.reason}" if self.field else f"{self.status}: {self.reason}"
 
 
 class Starter:
@@ -230,7 +249,7 @@ class Starter:
 
     async def view(self, case_id: str) -> CaseView:
         """What the workflow itself says: its answer while it runs, its result when it has ended. Raises `NotFound` if
-        the server does not (or no longer) know it, or it was terminated or cancelled."""
+        the server does not (or no longer) know it, or it was terminated or cancelled, `Invariant` if its workers fail on it."""
         handle = self._connected().get_workflow_handle(workflow_id(case_id), result_type=CaseView)
         try:
             if (await handle.describe()).close_time:
@@ -240,6 +259,8 @@ class Starter:
             return view
         except WorkflowFailureError as error:
             raise NotFound(f"the workflow of case {case_id} was ended from outside: {error.cause}") from error
+        except WorkflowQueryFailedError as error:
+            raise _stuck_worker(case_id) from error
         except RPCError as error:
             raise _named(error, case_id) from error
 
@@ -283,10 +304,63 @@ class Starter:
 def _named(error: RPCError, case_id: str) -> AftersalesError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return NotFound(f"case {case_id} has no running workflow")
+    if error.status is RPCStatusCode.FAILED_PRECONDITION:
+        return _stuck_worker(case_id)
     if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
         return DependencyDown("no worker answered in time: is one running? (aftersales up, or python worker.py)")
     return DependencyDown(f"the Temporal server says: {error.message}")
 
 
+def _stuck_worker(case_id: str) -> Invariant:
+    """The code, or the keys, of the running workers do not fit the case: it waits for workers that do."""
+    return Invariant(f"the worker fails on case {case_id}: see `aftersales history {case_id}`")
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+async def take_lines(starter: Starter, whole: bytes, heard: Callable[[int, Answer], None]) -> Counter[str]:
+    """Take the events of a JSON-lines text; how many of each answer. `heard` is told each answer with its line number."""
+    counts: Counter[str] = Counter()
+    for number, line in enumerate(whole.split(b"\n"), 1):
+        if line.strip():
+            answer = await starter.take_text(line)
+            counts[answer.status.value] += 1
+            heard(number, answer)
+    return counts
+
+
+def summary(counts: Counter[str]) -> str:
+    """`12 accepted, 1 rejected`."""
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no events"
+
+
+async def main(settings: Settings, whole: bytes) -> bool:
+    """Take the events of a JSON-lines text and tell what became of them; whether none was rejected."""
+
+    def heard(number: int, answer: Answer) -> None:
+        if answer.status is AnswerStatus.rejected:
+            sys.stderr.write(f"line {number}: {answer.complaint}\n")
+
+    policies, wait = parse(settings.policy_texts()), timedelta(seconds=settings.order_wait_seconds)
+    client, db = await connect(settings), Database(settings.records_url)
+    try:
+        starter = Starter(db, policies, client, task_queue=settings.task_queue, order_wait=wait)
+        counts = await take_lines(starter, whole, heard)
+    finally:
+        await db.close()
+    sys.stdout.write(f"{summary(counts)}\n")
+    return not counts["rejected"]
+
+
+if __name__ == "__main__":
+    try:
+        if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+            raise NotFound("say python starter.py FILE, and name a file that is there")
+        loaded = load(log_level="warning")
+        configure(loaded)
+        sys.exit(0 if asyncio.run(main(loaded, Path(sys.argv[1]).read_bytes())) else 1)
+    except AftersalesError as error:
+        sys.stderr.write(f"aftersales: {error}\n")
+        sys.exit(2)

@@ -8,19 +8,21 @@ from db import cases, effects, orders
 from db.models import Case
 from db.session import Database
 from domain.cases import CaseRequest, Claim, Model, Progress
-from domain.effects import EffectKind
+from domain.effects import OPEN, EffectKind, EffectState
 from domain.entitlement import entitled
 from domain.errors import NotFound
 from domain.policy import Decision, Inputs, Policies, Policy, Terms, Verdict, decide, terms
 
 
 class Registered(Model):
-    """What a case knows of itself once registered. `claims` is what it can get; `shipped` tells whether the goods left."""
+    """What a case knows of itself once registered. `claims` is what it can get; `shipped` tells whether the goods left.
+    `money_moved` is true only of a case that was reset: some of its refund has left already, or may have."""
 
     decision: Decision
     claims: tuple[Claim, ...]
     terms: Terms
     shipped: bool
+    money_moved: bool = False
 
 
 class Decided(Model):
@@ -113,4 +115,6 @@ class Registration:
         rows = await cases.claims_of(session, request.case_id)
         claims = tuple(Claim(line_id=row.line_id, quantity=row.quantity, amount=row.amount) for row in rows)
         fixed = terms(policy, request.kind, request.reason, request.currency)
-        return Registered(decision=case.decision, claims=claims, terms=fixed, shipped=shipped)
+        refunds = await effects.of_case(session, request.case_id, EffectKind.refund)
+        moved = any(row.state in OPEN or row.state is EffectState.succeeded for row in refunds)
+        return Registered(decision=case.decision, claims=claims, terms=fixed, shipped=shipped, money_moved=moved)

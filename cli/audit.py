@@ -14,7 +14,7 @@ from db.models import Case, EffectRow
 from db.session import Database
 from domain.cases import OUTCOMES, CaseView
 from domain.effects import OPEN, EffectKind, EffectState
-from domain.errors import NotFound
+from domain.errors import Invariant, NotFound
 from starter import Starter
 
 _AT_ONCE = 16
@@ -82,6 +82,8 @@ async def _compare(db: Database, starter: Starter, case_id: str) -> tuple[str | 
     except NotFound:
         # A closed case outlives its history: the server keeps that only for the retention period.
         return (None if case.status in OUTCOMES else f"{case_id} is {case.status}, and no workflow runs it"), None
+    except Invariant as error:
+        return f"{case_id} is {case.status}, and cannot go on: {error}", None
     differs = [f"{name} {ours!s} / {theirs!s}" for name, ours, theirs in _pairs(case, view) if ours != theirs]
     return None, f"{case_id}: {', '.join(differs)}" if differs else None
 

@@ -16,7 +16,7 @@ from cli.context import Json, desk
 from cli.output import console, errors, json_lines
 from domain.errors import NotFound, Rejected
 from domain.events import EVENT_TYPES
-from starter import AnswerStatus
+from starter import Answer, AnswerStatus, summary, take_lines
 from web.schema import envelope_schema
 
 
@@ -38,37 +38,31 @@ def ingest(
     """
     if file != "-" and not Path(file).is_file():
         raise NotFound(f"there is no file {file}")
-    _report(asyncio.run(_take(_lines(file), as_json=as_json)), quiet=as_json)
+    whole = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    _report(asyncio.run(_take(whole, as_json=as_json)), quiet=as_json)
 
 
-async def _take(lines: list[tuple[int, bytes]], *, as_json: bool = False) -> Counter[str]:
-    """Take (line number, event) pairs, with progress on standard error; how many of each answer."""
-    counts: Counter[str] = Counter()
+async def _take(whole: bytes, *, as_json: bool = False) -> Counter[str]:
+    """Take the events of a JSON-lines text, with progress on standard error; how many of each answer."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=errors)
     async with desk() as (_, starter):
         with bar:
-            task = bar.add_task("events", total=len(lines))
-            for number, line in lines:
-                answer = await starter.take_text(line)
-                counts[answer.status.value] += 1
+            task = bar.add_task("events", total=sum(1 for line in whole.split(b"\n") if line.strip()))
+
+            def heard(number: int, answer: Answer) -> None:
                 if as_json:
                     json_lines([answer])
                 elif answer.status is AnswerStatus.rejected:
-                    where = f"{answer.field}: " if answer.field else ""
-                    errors.print(f"line {number}: rejected: {where}{answer.reason}", markup=False, highlight=False)
+                    errors.print(f"line {number}: {answer.complaint}", markup=False, highlight=False)
                 bar.advance(task)
-    return counts
+
+            return await take_lines(starter, whole, heard)
 
 
 def _report(counts: Counter[str], *, quiet: bool = False) -> None:
     if not quiet:
-        console.print(", ".join(f"{n} {status}" for status, n in sorted(counts.items())) or "no events")
+        console.print(summary(counts))
     raise typer.Exit(1 if counts["rejected"] else 0)
-
-
-def _lines(file: str) -> list[tuple[int, bytes]]:
-    whole = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    return [(number, line) for number, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
 
 
 def import_(
@@ -89,8 +83,7 @@ def import_(
         with out.open("w", encoding="utf-8") as target:
             target.writelines(line + "\n" for line in _online_retail(files))
         return
-    lines = [(number, line.encode()) for number, line in enumerate(_online_retail(files), 1)]
-    _report(asyncio.run(_take(lines)))
+    _report(asyncio.run(_take("\n".join(_online_retail(files)).encode())))
 
 
 def _online_retail(files: list[Path]) -> Iterator[str]:

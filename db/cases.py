@@ -19,7 +19,7 @@ async def find(session: AsyncSession, case_id: str) -> Case | None:
 
 async def named(session: AsyncSession, name: str) -> Case:
     """A case by its case id or its case_no; raises `NotFound`."""
-    match = re.fullmatch(r"AS-\d{4}-0*(\d+)", name.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"AS-\d{4}-0*(\d{1,12})", name.strip(), re.IGNORECASE)
     query = select(Case).where(Case.number == int(match[1]) if match else Case.case_id == name)
     case = await session.scalar(query)
     if case is None:

@@ -66,8 +66,8 @@ async def conclude(
 ) -> EffectRow | None:
     """Record what was learned about an effect and book it, once. Returns the row, or None for a key that is not ours.
 
-    An echo changes nothing, and neither does a report on what a person settled by hand. A confirmed amount that differs from the one asked for leaves the effect *unknown* with cause
-    `amount_differs`: a person has to look."""
+    An echo changes nothing, and neither does a report on what a person settled by hand. A confirmed amount that differs
+    from the one asked for leaves the effect *unknown* with cause `amount_differs`: a person has to look."""
     row = await session.get(EffectRow, key, with_for_update=True)
     if row is None or row.by_hand or not news(row.state, outcome.state):
         return row

@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from db.models import AccountRow
 from db.session import insert_for
@@ -33,7 +33,9 @@ def upgrade(url: str) -> None:
             rows = [{"code": code, "name": name, "en": en, "zh": zh} for code, (name, en, zh) in CHART.items()]
             connection.execute(insert_for(engine.dialect.name)(AccountRow).values(rows).on_conflict_do_nothing())
         engine.dispose()
-    except OperationalError as error:
+    except DatabaseError as error:
+        if type(error) not in (OperationalError, DatabaseError):  # a plain one says that the file is no database
+            raise
         raise DependencyDown(
             f"the database {parsed.render_as_string()} is not usable: {str(error.orig).splitlines()[0]}"
         ) from error

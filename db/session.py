@@ -70,7 +70,7 @@ async def _reachable(url: str) -> AsyncIterator[None]:
 
 
 def _refused(error: DBAPIError) -> bool:
-    return type(error).__name__ in ("OperationalError", "InterfaceError")
+    return type(error).__name__ in ("OperationalError", "InterfaceError", "DatabaseError")
 
 
 class _Writer(aiosqlite.Connection):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 T = TypeVar("T")
 Verb = Callable[[Any, Any], Awaitable[T]]
@@ -19,7 +19,8 @@ HEARD_WITHIN = timedelta(seconds=10)
 
 
 async def write(verb: Verb[T], what: object) -> T:
-    """A tiny idempotent write to our own tables, as a local activity; tried until the database takes it."""
+    """A tiny idempotent write to our own tables, as a local activity; tried until the database takes it. One that fails for
+    good raises its `ApplicationError` as it is: for local activities there is no `ActivityError` around it."""
     return await workflow.execute_local_activity_method(
         verb,
         args=[what],
@@ -40,9 +41,9 @@ async def call(verb: Verb[T], what: object, *, within: timedelta) -> T:
     )
 
 
-def innermost(error: ActivityError) -> tuple[str, str]:
+def innermost(error: FailureError) -> tuple[str, str]:
     """(our error code, what it says) of the failure behind a failed activity; a timeout has the code `Timeout`."""
-    cause: BaseException | None = error.cause
+    cause: BaseException | None = error
     while isinstance(cause, BaseException) and not isinstance(cause, ApplicationError) and cause.__cause__:
         cause = cause.__cause__
     if isinstance(cause, ApplicationError):

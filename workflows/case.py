@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.notification import Notification, Tell
@@ -70,7 +70,7 @@ class CaseProcess:
     async def register(self, request: CaseRequest) -> Registered:
         """Entitlement reserved, decision taken by policy; both are in the history from here on."""
         self.case = await self.local(Registration.register, request)
-        self._registered = True
+        self._registered, self.money_moves = True, self.case.money_moved
         decision = self.case.decision
         self.note("case.registered", f"{decision.verdict} by {decision.policy} {decision.version}: {decision.rule}")
         return self.case
@@ -132,8 +132,11 @@ class CaseProcess:
 
     async def mention(self, template: str, about: str = "", **facts: str) -> None:
         """Tell people something on the way; if it cannot be delivered, that is noted and the case goes on."""
+        recipients = self._told(template)
+        if not recipients:
+            return
         try:
-            await self._tell(template, self._told(template), about=about, facts=facts)
+            await self._tell(template, recipients, about=about, facts=facts)
         except ActivityError as error:
             self.note("message.undelivered", f"{template}: {innermost(error)[1]}")
 
@@ -361,7 +364,7 @@ class CaseProcess:
         while True:
             try:
                 return await write(verb, what)
-            except ActivityError as error:
+            except FailureError as error:
                 await self.park("record", "unexpected", ": ".join(innermost(error)))
 
     async def outside(self, verb: Verb[T], what: object, within: timedelta | None = None) -> T:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -26,7 +25,7 @@ from engine import attributes
 from engine.client import connect
 from settings import Settings
 from tests.conftest import POLICIES
-from tests.desk import Desk, case_id, desk_on, event, fact, now, order_events, request_event
+from tests.desk import Desk, case_id, counted, desk_on, fact, now, order_events, receipt_event, request_event
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -230,8 +229,8 @@ async def reach(desk: Desk, n: int, point: Point) -> str:
     await desk.request(f"O{n}", f"R{n}", kind=point.kind, lines=lines)
     facts = {
         "parcel": fact("parcel.returning", f"R{n}", waybill=f"SF{n}", sent_at=now().isoformat()),
-        "half": event("warehouse.received", f"W{n}", **received(case, f"W{n}", 1)),
-        "all": event("warehouse.received", f"W{n}", **received(case, f"W{n}", 2)),
+        "half": receipt_event(f"W{n}", counted(sellable=1), rma=case),
+        "all": receipt_event(f"W{n}", counted(sellable=2), rma=case),
     }
     await desk.tell(*(facts[one] for one in point.facts))
 
@@ -241,11 +240,6 @@ async def reach(desk: Desk, n: int, point: Point) -> str:
 
     await desk.until(there, what=lambda: point.shows)
     return case
-
-
-def received(rma: str, receipt: str, quantity: int) -> dict[str, Any]:
-    lines = [{"line_id": "1", "quantity": quantity, "grade": "sellable"}]
-    return {"receipt_id": receipt, "warehouse": "hz", "rma": rma, "lines": lines, "received_at": now().isoformat()}
 
 
 async def withdraw(desk: Desk, n: int) -> None:
@@ -343,26 +337,53 @@ async def reset(desk: Desk, case: str, *, before: str, keep_signals: bool) -> No
     assert result.outcome is CaseStatus.completed
 
 
-@pytest.mark.parametrize("keep_signals", [True, False], ids=["signals kept", "signals lost"])
-@pytest.mark.parametrize("before", ["", "refund"], ids=["from the beginning", "from before the refund"])
-@pytest.mark.parametrize("kind", ["refund", "return"])
-async def test_t6_a_case_that_is_reset_after_its_refund_pays_nothing_again(
+RESETS = [
+    ("refund", "", True),
+    ("refund", "", False),
+    ("refund", "refund", False),
+    ("refund decided by a person", "", True),
+    ("refund decided by a person", "refund", False),
+    ("return", "", True),  # without its facts, a return would wait for them anew
+    ("return", "refund", True),
+    ("return", "refund", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "keep_signals"), RESETS)
+async def test_t6_a_case_that_is_reset_after_its_refund_was_paid_pays_nothing_again(
     desk: Desk, n: int, kind: str, before: str, keep_signals: bool
 ) -> None:
-    await desk.order(f"O{n}")
-    case = await desk.request(f"O{n}", f"R{n}", kind=kind)
+    await desk.order(f"O{n}", lines=DEAR if "person" in kind else None)
+    case = await desk.request(f"O{n}", f"R{n}", kind=kind.split()[0])
     if kind == "return":
-        await desk.tell(event("warehouse.received", f"W{n}", **received(case, f"W{n}", 1)))
+        await desk.tell(receipt_event(f"W{n}", counted(sellable=1), rma=case))
+    elif "person" in kind:
+        await desk.status(case, CaseStatus.in_review)
+        await desk.decide(case, Verdict.approve)
     await desk.status(case, CaseStatus.completed)
     paid, told = await desk.refunds_of(f"pay-O{n}"), await desk.messages(case)
 
     await reset(desk, case, before=before, keep_signals=keep_signals)
 
-    assert [one["amount"] for one in paid] == [5_000]
+    assert len(paid) == 1
     assert await desk.refunds_of(f"pay-O{n}") == paid
     [effect] = await desk.effects(case, EffectKind.refund)
     assert (effect.key, effect.state, effect.calls) == (f"refund:{case}:card:1", EffectState.succeeded, 1)
     assert await desk.messages(case) == told
+    await desk.check_audit()
+
+
+async def test_t6_a_withdrawal_that_came_too_late_is_too_late_after_a_reset_as_well(desk: Desk, n: int) -> None:
+    await desk.order(f"O{n}")
+    await desk.fault(f"pay-O{n}", "settle_later", seconds=1)
+    case = await desk.request(f"O{n}", f"R{n}")
+    await desk.status(case, CaseStatus.awaiting_settlement)
+    await withdraw(desk, n)
+    await desk.status(case, CaseStatus.completed)
+
+    await reset(desk, case, before="", keep_signals=True)
+
+    assert [one["amount"] for one in await desk.refunds_of(f"pay-O{n}")] == [5_000]
     await desk.check_audit()
 
 
@@ -378,7 +399,7 @@ async def states_of(desk: Desk, case: str) -> Counter[tuple[str, InboxState]]:
 async def test_t7_five_requests_from_two_sources_behind_their_own_facts_are_one_case(desk: Desk, n: int) -> None:
     case = case_id(f"R{n}")
     parcel = fact("parcel.returning", f"R{n}", waybill=f"SF{n}", sent_at=now().isoformat())
-    goods = event("warehouse.received", f"W{n}", source="/wms", **received(case, f"W{n}", 1))
+    goods = receipt_event(f"W{n}", counted(sellable=1), rma=case)
     asked = request_event(f"O{n}", f"R{n}", kind="return")
     again = [asked, asked | {"id": f"{n}-b"}, asked | {"source": "/mirror"}, asked | {"source": "/mirror", "id": f"{n}-b"}]
 
