@@ -17,7 +17,7 @@ run: .venv/ready ## the stack on this machine, kept in ./data, until Ctrl-C
 	$(BIN)/aftersales up
 
 test: .venv/ready tools
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ async def deployed(data_dir: Path) -> AsyncIterator[Deployment]:
             "AFTERSALES_INTAKE_PORT": str(intake_port),
             "AFTERSALES_SANDBOX_URL": sandbox_url,
             "AFTERSALES_ALLOW_UNSIGNED": "true",
+            "AFTERSALES_MAX_REQUESTS_PER_SECOND": "100000",
             "AFTERSALES_WEBHOOK_SECRETS": json.dumps({"/sandbox/provider": secret}),
             "AFTERSALES_MESSAGE_WEBHOOK_SECRET": secret,
             "AFTERSALES_LOG_LEVEL": "warning",

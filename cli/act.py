@@ -195,7 +195,7 @@ def _standing(case: Case, rows: list[EffectRow], said: dict[str, Outcome], actio
         owed=max(0, case.approved - moved - in_doubt),
         keys=[f"{row.key}: {states[row.key]}" for row in rows],
         next_key=", ".join(again) or f"refund:{case.case_id}:<tender>:{next_round}",
-        will=_will(action, in_doubt=bool(in_doubt), money=bool(rows)),
+        will=_will(action, attention.cause if attention else "", money=bool(rows)),
         refused=refused,
     )
 
@@ -206,9 +206,11 @@ def _state(row: EffectRow, said: dict[str, Outcome]) -> EffectState:
     return row.state if theirs is None or theirs.state is EffectState.unknown else theirs.state
 
 
-def _will(action: Action, *, in_doubt: bool, money: bool) -> str:
-    if action is Action.retry and in_doubt:
+def _will(action: Action, cause: str, *, money: bool) -> str:
+    if action is Action.retry and cause == "outcome_unknown":
         return "look up once more; if the provider still does not show it, send the same key again"
+    if action is Action.retry and cause == "refund_overdue":
+        return "go on waiting for the provider, and looking it up; nothing is sent"
     if action is Action.retry:
         return "submit what is owed under the next key" if money else "do the step again under the same key"
     return {

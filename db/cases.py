@@ -105,6 +105,7 @@ async def store(session: AsyncSession, progress: Progress) -> None:
             refunded=view.refunded,
             closed_at=progress.at if view.outcome else None,
         )
+        .execution_options(synchronize_session=False)
     )
     if progress.notes:
         rows = [{"case_id": view.case_id, **note.model_dump()} for note in progress.notes]

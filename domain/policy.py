@@ -234,8 +234,8 @@ def decide(policy: Policy, name: str, asked: Inputs) -> Decision:
 
 
 def _verdict(policy: Policy, asked: Inputs) -> tuple[Verdict, str]:
-    if asked.nothing_left:  # a person may give what is left of it, if anything is
-        return Verdict(policy.nothing_left) if asked.approved else Verdict.decline, "nothing_left"
+    if asked.nothing_left:
+        return Verdict(policy.nothing_left), "nothing_left"
     if policy.return_window and asked.delivered_at:
         closes = asked.delivered_at + timedelta(days=1) + policy.return_window
         if asked.requested_at > closes:

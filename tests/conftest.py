@@ -47,7 +47,7 @@ def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]
         return
     admin = request.getfixturevalue("postgres")
     name = f"t{uuid.uuid4().hex[:12]}"
-    _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_aftersales")
+    _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_aftersales STRATEGY FILE_COPY")
     yield make_url(admin).set(database=name).render_as_string(hide_password=False)
     _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
 

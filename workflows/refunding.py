@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.settlement import Settlement, amended
     from workflows.calls import innermost
     from workflows.case import CaseProcess
+    from workflows.endings import Abandoned
 
 
 class RefundingProcess(CaseProcess):
@@ -61,9 +62,15 @@ class RefundingProcess(CaseProcess):
             await self._take_grant_back()
 
     async def _take_grant_back(self) -> None:
-        progress = self.progress()
-        await self.local(Finance.take_grant_back, progress)
-        self.sent(progress)
+        while True:
+            progress = self.progress()
+            try:
+                await self.local(Finance.take_grant_back, progress)
+            except Abandoned:
+                self.note("undo.refused", "what may have moved cannot be given up")
+            else:
+                self.sent(progress)
+                return
 
     async def _submit(self, again: bool) -> tuple[str, str] | None:
         """Plan and submit what is not submitted yet; the cause and detail if that did not work."""

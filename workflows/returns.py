@@ -29,6 +29,8 @@ class ReturnProcess(RefundingProcess):
         await self.register(request)  # entitlement reserved, decision taken by policy
         if not await self.approved():  # by policy, or by a person before the deadline
             return await self.decline()
+        if not self.case.claims:  # a person approved it, but other cases have it all
+            return await self.close(CaseStatus.completed, "nothing_to_refund")
         await self.authorize_return()  # RMA to the warehouse, address to the buyer
         if not await self.parcel_on_its_way():  # reminder, then expiry
             return await self.expire()

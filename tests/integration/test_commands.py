@@ -1,4 +1,4 @@
-"""Events in by hand against a running stack: `ingest`, `python starter.py FILE`, `schema`, as a person or a script runs them."""
+"""Events in by hand against a running stack: `ingest`, `python starter.py FILE`, `schema`, each as a process of its own."""
 
 import asyncio
 import json

@@ -88,7 +88,7 @@ async def test_a_fact_waits_for_its_case(db: Database) -> None:
 
 async def test_a_parcel_that_nobody_announced_is_an_orphan_until_somebody_does(db: Database) -> None:
     line = {"line_id": "1", "quantity": 1, "grade": "sellable"}
-    counted = {"receipt_id": "W1", "warehouse": "east", "lines": [line], "received_at": now().isoformat()}
+    counted: Json = {"receipt_id": "W1", "warehouse": "east", "lines": [line], "received_at": now().isoformat()}
     [nameless, unknown] = await take(
         db,
         event("warehouse.received", "w1", **counted),

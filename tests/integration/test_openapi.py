@@ -95,7 +95,7 @@ def nearly_events(draw: st.DrawFn) -> Any:
         place = changed
         for name in way:
             place = place[name]
-        place[last] = draw(values)
+        place[last] = draw(texts if isinstance(place[last], str) and draw(st.booleans()) else values)
     return changed
 
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
-import structlog
 from sqlalchemy import update
 
 from cli.main import main
 from db.models import Case, EntryLineRow
 from domain.cases import CaseStatus
 from domain.ledger import Account
+from engine.logs import configure
 from settings import Settings
 from tests.desk import Desk, counted, desk_on, event, policies_with, receipt_event, request_event
 
@@ -62,12 +62,11 @@ async def typed(desk: Desk, *words: str, **environment: str) -> Said:
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     """Cases: PAID completed, REFUSED by the provider, REVIEW for a person, SHORT a return that came in part."""
     folder = tmp_path_factory.mktemp("reads")
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # what is printed is what is read here
+    configure(Settings(data_dir=folder / "data", log_level="warning"))  # as every command does: what is printed is what is read
     policies = policies_with(folder / "policies", review={"within": "1h", "alarm_before": "1m"})
     async with desk_on(Settings(data_dir=folder / "data", policies=policies), settle_seconds=0.05) as running:
         await _live(running)
         yield running
-    structlog.reset_defaults()
 
 
 async def _live(desk: Desk) -> None:

@@ -27,12 +27,12 @@ async def intake(db: Database) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def signed(body: str, *secrets: str, at: datetime | None = None, **headers: str) -> dict[str, str]:
+def signed(body: str, *secrets: str, at: datetime | None = None) -> dict[str, str]:
     """The headers of a body signed with each of the secrets."""
     at = at or now()
     signatures = " ".join(Webhook(secret).sign("m1", at, body) for secret in secrets)
     stamp = {"webhook-id": "m1", "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signatures}
-    return {"content-type": ONE} | stamp | headers
+    return {"content-type": ONE} | stamp
 
 
 async def post(intake: httpx.AsyncClient, body: str, headers: dict[str, str]) -> tuple[int, Any]:
@@ -111,7 +111,7 @@ async def test_a_batch_of_two_sources_is_taken_only_if_both_signed_it(
 ) -> None:
     body = json.dumps([paid("/shop", "O1"), paid("/warehouse", "O2")])
 
-    told, _ = await post(intake, body, signed(body, *secrets, **{"content-type": BATCH}))
+    told, _ = await post(intake, body, signed(body, *secrets) | {"content-type": BATCH})
 
     assert told == status
     assert len(await inbox(db)) == (2 if status == 207 else 0)

@@ -151,28 +151,32 @@ async def test_a_worker_told_to_stop_finishes_what_it_began_and_exits_with_zero(
     desk.gate.open()
     async with asyncio.timeout(20):
         assert await worker.wait() == 0
-    assert await states(desk, ENOUGH) <= {EffectState.succeeded, EffectState.pending}, "an answer was lost"
 
     await desk.worker()
     await paid_once(desk, ENOUGH)
-    assert (await desk.books())["calls"] == len(ENOUGH)
+    refunds = {(process, attempt) for activity, process, attempt in await performed(desk, ENOUGH) if activity == "refund"}
+    assert refunds == {(worker.pid, 1)}, "what it had begun was begun anew"
 
 
-async def test_two_workers_share_what_had_to_wait_for_a_worker(desk: Cluster) -> None:
-    numbers = range(12)
-    await desk.ask_refunds(*numbers)
+async def test_two_workers_share_the_load_and_do_first_what_had_to_wait_for_them(desk: Cluster) -> None:
+    waited, came = range(6), range(6, 18)
+    await desk.ask_refunds(*waited)
     workers = await asyncio.gather(desk.worker(), desk.worker())
+    await desk.ask_refunds(*came)
 
-    await paid_once(desk, numbers)
-    assert await hands(desk, numbers) == {str(worker.pid) for worker in workers}
+    await paid_once(desk, range(len(waited) + len(came)))
+    assert {process for _, process, _ in await performed(desk, came)} == {worker.pid for worker in workers}
 
 
-async def hands(desk: Cluster, numbers: range) -> set[str]:
-    """The processes that performed the activities of these cases."""
+async def performed(desk: Cluster, numbers: range) -> set[tuple[str, int, int]]:
+    """(activity, process, attempt) of every activity of these cases."""
     client = await connect(desk.stack.settings, address=desk.stack.server.address)
     found = set()
     for n in numbers:
-        history = await client.get_workflow_handle(workflow_id(case_id(f"R{n}"))).fetch_history()
-        started = [event.activity_task_started_event_attributes.identity for event in history.events]
-        found |= {identity.partition("@")[0] for identity in started if identity}
+        events = (await client.get_workflow_handle(workflow_id(case_id(f"R{n}"))).fetch_history()).events
+        names = {event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name for event in events}
+        for event in events:
+            if event.HasField("activity_task_started_event_attributes"):
+                begun = event.activity_task_started_event_attributes
+                found.add((names[begun.scheduled_event_id], int(begun.identity.partition("@")[0]), begun.attempt))
     return found

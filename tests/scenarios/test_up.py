@@ -8,6 +8,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,13 @@ class Shop:
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     policies_with(tmp_path / "policies", review={"within": "10m", "alarm_before": "1m"})
-    processes = Processes(tmp_path)
-    yield Shop(processes)
-    await processes.end()
+    shop = Shop(Processes(tmp_path))
+    yield shop
+    await shop.processes.end()
+    with suppress(FileNotFoundError, psutil.NoSuchProcess):  # what a killed `up` left, if the test did not come to its end
+        left = shop.temporal()
+        if str(shop.data / "temporal.db") in left.cmdline():
+            left.kill()
 
 
 async def tell(where: dict[str, str], *events: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def test_with_nothing_else_to_say_the_headline_is_the_first_track_that_waits() -
 
 @pytest.mark.parametrize("attention", [None, PARKED])
 @pytest.mark.parametrize("in_review", [False, True])
-@pytest.mark.parametrize("outcome", [None, *OUTCOMES])
+@pytest.mark.parametrize("outcome", [None, *sorted(OUTCOMES)])
 def test_an_outcome_goes_before_attention_before_review_before_any_track(
     outcome: CaseStatus | None, in_review: bool, attention: Attention | None
 ) -> None:

@@ -37,7 +37,7 @@ def test_an_echo_is_no_news(state: EffectState) -> None:
     assert not news(state, state)
 
 
-@pytest.mark.parametrize("known", DEAD)
+@pytest.mark.parametrize("known", sorted(DEAD))
 @given(reports=st.lists(STATES, max_size=6))
 def test_there_is_no_way_back_from_declined_or_failed(known: EffectState, reports: list[EffectState]) -> None:
     assert heard(known, reports) is known
