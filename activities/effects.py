@@ -86,13 +86,7 @@ class EffectLog:
         row, first = await self._begin(intent, again=True)
         if row.state is not EffectState.unknown:
             return row
-        try:
-            outcome = await call()
-        except DependencyDown:
-            if first:
-                await self._surely_undone(intent.key)
-            raise
-        return await self._conclude(intent.key, outcome)
+        return await self._conclude(intent.key, await self._called(intent.key, call, first=first))
 
     async def perform_once(self, intent: Intent, call: Ask, look_up: Ask, *, again: bool = False) -> EffectRow:
         """An effect that must not be called twice: if it may have been called before, it is looked up instead. Returns
@@ -107,11 +101,7 @@ class EffectLog:
                 return await self._conclude(intent.key, outcome)
             await self._begin(intent, again=True)
         try:
-            outcome = await call()
-        except DependencyDown:
-            if first:
-                await self._surely_undone(intent.key)
-            raise
+            outcome = await self._called(intent.key, call, first=first)
         except OutcomeUnknown as error:
             outcome = Outcome(state=EffectState.unknown, cause="no_answer", detail=error.message)
         return await self._conclude(intent.key, outcome)
@@ -126,6 +116,15 @@ class EffectLog:
             return await look_up()
         except AftersalesError as error:
             return Outcome(state=EffectState.unknown, cause="lookup_failed", detail=str(error))
+
+    async def _called(self, key: str, call: Ask, *, first: bool) -> Outcome:
+        """The answer of a call. If it surely never left, and none left before it, the effect is as if never begun."""
+        try:
+            return await call()
+        except DependencyDown:
+            if first:
+                await self._surely_undone(key)
+            raise
 
     async def _begin(self, intent: Intent, *, again: bool) -> tuple[EffectRow, bool]:
         """(row, whether nobody can have called yet); the commit before the call."""
