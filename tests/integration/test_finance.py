@@ -17,7 +17,8 @@ from domain.effects import EffectState, Outcome
 from domain.errors import DependencyDown, OutcomeUnknown
 from domain.ledger import Account
 from domain.settlement import Settlement, TenderOrder
-from tests.integration.kit import opened, progress
+from tests.desk import event, now
+from tests.integration.kit import Json, inbox, opened, progress, take
 
 CARD = {"tender_id": "card", "kind": "card", "provider": "sandbox", "payment_ref": "pay-card", "amount": 6_000}
 WALLET = {"tender_id": "wallet", "kind": "voucher", "provider": "sandbox", "payment_ref": "pay-wallet", "amount": 4_000}
@@ -86,6 +87,12 @@ async def books(db: Database, request: CaseRequest) -> dict[str, int]:
     async with db.read() as session:
         held = {account.value: await ledger.held(session, account, request.case_id) for account in Account}
     return {account: amount for account, amount in held.items() if amount}
+
+
+def settled(key: str, amount: int, id_: str = "settled-1") -> Json:
+    """The provider's report that a refund was paid."""
+    said = {"provider": "sandbox", "refund_key": key, "provider_ref": "re-9", "amount": amount, "currency": "CNY"}
+    return event("payment.refund_settled", id_, source="/provider", **said, settled_at=now().isoformat())
 
 
 PAID_5000 = {"sales_returns": 5_000, "payment_clearing": -5_000}
@@ -215,3 +222,42 @@ async def test_a_lookup_records_what_the_provider_says_of_what_we_wait_for(db: D
         [row] = await effects.of_case(session, request.case_id)
     [standing] = await desk.standing([row.key])
     assert (standing.outcome.state, standing.outcome.amount) == (EffectState.succeeded, 5_000)
+
+
+async def test_a_provider_s_report_is_booked_when_it_comes_in_and_once_however_often(db: Database, provider: Provider) -> None:
+    [request] = await opened(db, "O1", "R1", order=ORDER)
+    provider.trouble = [Outcome(state=EffectState.pending, reference="re-9", amount=5_000)]
+    [slice_] = await finance(db, provider).refund(asks(request, 5_000))
+
+    for n in range(3):
+        [answer] = await take(db, settled(slice_.key, 5_000, f"settled-{n}"))
+        assert (answer.status, answer.case_id) == ("accepted", request.case_id)
+
+    assert await books(db, request) == PAID_5000
+    [known] = await finance(db, provider).slices(request.case_id)
+    assert (known.state, known.reference) == (EffectState.succeeded, "re-9")
+
+
+async def test_a_report_that_a_refund_settled_by_hand_was_paid_after_all_is_shown_to_people(
+    db: Database, provider: Provider
+) -> None:
+    [request] = await opened(db, "O1", "R1", order=ORDER)
+    provider.trouble = [OutcomeUnknown("cut")]
+    [slice_] = await finance(db, provider).refund(asks(request, 5_000))
+    told, owes = progress(request.case_id, revision=2), owed(request, 5_000)
+    by_hand = SettledByHand(progress=told, request=request, settlement=owes, round=2, voucher="V1")
+    await finance(db, provider).settle_by_hand(by_hand)
+
+    await take(db, settled(slice_.key, 5_000))
+
+    [row] = await inbox(db, source="/provider")
+    twice = f"{slice_.key} was settled by hand and is now reported paid: it may be paid twice"
+    assert (row.state.value, row.case_id, row.reason) == ("orphan", request.case_id, twice)
+    assert await books(db, request) == {"sales_returns": 5_000, "paid_by_hand": -5_000}
+
+
+async def test_a_report_on_a_refund_that_we_did_not_ask_for_is_shown_to_people(db: Database) -> None:
+    await take(db, settled("refund:of:somebody:else", 5_000))
+
+    [row] = await inbox(db)
+    assert (row.state.value, row.reason) == ("orphan", "data.refund_key: a refund that we did not ask for")

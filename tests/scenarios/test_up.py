@@ -82,7 +82,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     shop = Shop(Processes(tmp_path))
     yield shop
     await shop.processes.end()
-    with suppress(FileNotFoundError, psutil.NoSuchProcess):  # what a killed `up` left, if the test did not come to its end
+    with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):  # what a killed `up` left when the test broke off
         left = shop.temporal()
         if str(shop.data / "temporal.db") in left.cmdline():
             left.kill()
