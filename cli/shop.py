@@ -316,7 +316,7 @@ def _case(rng: Random, start: datetime, order: _Order, kind: CaseKind, reason: s
         note=NOTES[reason][paid.buyer.locale == "en"],
         lines=lines,
         requested_at=requested_at,
-        deadline=requested_at + timedelta(seconds=20),  # the 48 hours of the platforms, scaled
+        deadline=requested_at + timedelta(seconds=48),  # the 48 hours of the platforms, an hour a second
     )
     return _Case(at, order, request)
 
@@ -378,7 +378,7 @@ def _second_thoughts(refunds: Sequence[_Case], each: int) -> Iterator[Step]:
         yield _step(at, time, AftersaleWithdrawn(**case.keys, withdrawn_at=time), case.reference)
     for case in ranked[each : 2 * each]:
         at, time = case.after(3)
-        changed = DeadlineChanged(**case.keys, deadline=time + timedelta(seconds=12), changed_at=time)
+        changed = DeadlineChanged(**case.keys, deadline=time + timedelta(seconds=24), changed_at=time)
         yield _step(at, time, changed, case.reference)
     for case in ranked[len(ranked) // 2 :][:each]:
         for reference in (case.reference, f"{case.reference}-again"):

@@ -26,16 +26,20 @@ def upgrade(url: str) -> None:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
     try:
+        if engine.dialect.name == "sqlite":
+            with engine.connect() as connection:  # kept in the file: nobody has to change it while others read
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         command.upgrade(config(url), "head")
-        engine = create_engine(url)
         with engine.begin() as connection:
             rows = [{"code": code, "name": name, "en": en, "zh": zh} for code, (name, en, zh) in CHART.items()]
             connection.execute(insert_for(engine.dialect.name)(AccountRow).values(rows).on_conflict_do_nothing())
-        engine.dispose()
     except DatabaseError as error:
         if type(error) not in (OperationalError, DatabaseError):  # a plain one says that the file is no database
             raise
         raise DependencyDown(
             f"the database {parsed.render_as_string()} is not usable: {str(error.orig).splitlines()[0]}"
         ) from error
+    finally:
+        engine.dispose()

@@ -22,8 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from domain.errors import DependencyDown
 
-_BEGIN_WRITING = "BEGIN IMMEDIATE"
-
 
 class Database:
     """`async with db.write() as session:` commits at the end or rolls back; `db.read()` only reads."""
@@ -32,7 +30,7 @@ class Database:
         self.url = make_url(url)
         if self.url.get_backend_name() == "sqlite":
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-            self._writing = _sqlite(url, _BEGIN_WRITING, pool_size=1, async_creator_fn=_writer)
+            self._writing = _sqlite(url, "BEGIN IMMEDIATE", pool_size=1, async_creator_fn=_writer)
             self._reading = _sqlite(url, "BEGIN", pool_size=4)
         else:
             self._writing = create_async_engine(
@@ -74,13 +72,15 @@ def _refused(error: DBAPIError) -> bool:
 
 
 class _Writer(aiosqlite.Connection):
-    """Goes to its thread only with what may wait, for the lock or for the disk: the way there and back, of which a statement
-    takes four, costs more than a small statement itself. Readers, whose queries may be long, always go there."""
+    """Goes to its thread with all that may wait, for the lock or for the disk. Within its transaction, which holds the lock,
+    a statement does not: the way to the thread and back, four times a statement, would cost more than the statement.
+    Readers, whose queries may be long, always go there."""
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if fn.__name__ in ("commit", "rollback") or args[:1] == (_BEGIN_WRITING,):
-            return await super()._execute(fn, *args, **options)  # type: ignore[no-untyped-call]
-        return fn(*args, **options)
+        holds_lock = self._connection is not None and self._connection.in_transaction
+        if holds_lock and fn.__name__ not in ("commit", "rollback"):
+            return fn(*args, **options)
+        return await super()._execute(fn, *args, **options)  # type: ignore[no-untyped-call]
 
 
 def _writer(*args: Any, **options: Any) -> _Writer:
@@ -103,7 +103,7 @@ def _sqlite(url: str, begin: str, *, pool_size: int, **options: Any) -> AsyncEng
     def _set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -115,7 +115,7 @@ def _envelope(raw: dict[str, Any]) -> CloudEvent:
         raise Rejected(f"{attributes['specversion']!r} is not 1.0", field="specversion", cause="bad_envelope")
     try:
         if "time" in attributes:
-            attributes["time"] = isoparse(attributes["time"])
+            attributes["time"] = isoparse(str(attributes["time"]))
         return CloudEvent(attributes, raw.get("data"))
     except CloudEventValidationError as error:
         name, problems = next(iter(error.errors.items()))
