@@ -73,7 +73,7 @@ async def test_upgrading_twice_changes_nothing_and_keeps_what_is_there(records_u
         connection.execute(text("UPDATE accounts SET en = 'Renamed by finance' WHERE code = 'stock'"))
     upgrade(records_url)
     with engine.begin() as connection:
-        rows: dict[str, str] = dict(connection.execute(text("SELECT code, en FROM accounts")).tuples().all())
+        rows: dict[str, str] = dict(connection.execute(text("SELECT code, en FROM accounts")).all())
     engine.dispose()
 
     assert set(rows) == set(CHART)
