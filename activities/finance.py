@@ -195,22 +195,23 @@ class Finance:
                     row.state, row.cause = EffectState.declined, "planned_anew"
             await session.flush()
             owed = ask.settlement.amount - sum(row.amount or 0 for row in rows if row.state in LIVE)
-            rows = [*rows, *await self._new_round(session, ask, owed)]
+            rows = [*rows, *await self._new_round(session, ask, owed, tenders)]
         open_rows = [row for row in rows if row.state not in DEAD]
         return [
             RefundIntent.model_validate(row, from_attributes=True) for row in open_rows if row.tender_id in tenders
         ], tenders
 
-    async def _new_round(self, session: AsyncSession, ask: RefundOrder, owed: int) -> list[EffectRow]:
+    async def _new_round(
+        self, session: AsyncSession, ask: RefundOrder, owed: int, tenders: Mapping[str, Tender]
+    ) -> list[EffectRow]:
         if owed < 0:
             raise Invariant(f"{-owed} more than owed is moved or moving already")
         at, left = ask.progress.at, await orders.tenders_left(session, ask.request.order_key)
         parts = _wanted_first(owed, left, ask.first, ask.order)
         await self._grant(session, ask.request, ask.settlement, ask.round, at)
-        providers = await orders.tenders(session, ask.request.order_key)
         planned = []
         for tender_id, amount in parts.items():
-            intent = _intent(ask.request, tender_id, ask.round, amount, providers[tender_id].provider)
+            intent = _intent(ask.request, tender_id, ask.round, amount, tenders[tender_id].provider)
             planned.append(await effects.plan(session, intent, at))
         await session.flush()
         return planned
